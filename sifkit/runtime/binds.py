@@ -90,8 +90,8 @@ def _absolute(path: str, cwd: str) -> str:
 
 
 def parse_mounts(texts: Sequence[str], cwd: str) -> tuple[BindSpec, ...]:
-    """Parse the values of ``--mount``: ``type=bind,source=/a,destination=/b,ro``. Raises UsageError."""
-    return tuple(_mount(text, cwd) for text in texts)
+    """Parse the values of ``--mount``: ``type=bind,source=/a,destination=/b,ro``, a line each. Raises UsageError."""
+    return tuple(_mount(line, cwd) for text in texts for line in [part for part in text.split("\n") if part] or [text])
 
 
 def _mount(text: str, cwd: str) -> BindSpec:

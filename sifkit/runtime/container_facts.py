@@ -35,7 +35,10 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
         temporary = plan.environment.passed.get("TMPDIR")
         if temporary and not _is_directory(root, temporary):
             shown = show(temporary)
-            notify(f"TMPDIR is {shown}, which the container does not show; show it with -B {shown}")
+            if os.path.isdir(temporary):  # this process still has the root of the host
+                notify(f"TMPDIR is {shown}, which the container does not show; show it with -B {shown}")
+            else:
+                notify(f"TMPDIR is {shown}, which does not exist; programs that need it use /tmp or fail")
         for note in found.notes:
             notify(note)
         return Start(found.argv, found.environment)

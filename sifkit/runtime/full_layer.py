@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Literal
 
-from ..errors import human
+from ..errors import human, show
+from .errors import LaunchError, failed_call
 from .image_place import ImagePlace
 from .run_plan import Upper
 
-__all__ = ["Fullness", "full_note", "fullness"]
+__all__ = ["Fullness", "full_note", "fullness", "unjoined"]
 
 Fullness = Literal["", "bytes", "inodes"]
 FEW_BYTES = 64 << 10
@@ -31,3 +33,20 @@ def full_note(upper: Upper, full: Fullness) -> str:
         return f"the memory for changes{size} is full: give it more with --tmpfs-size {larger}"
     place = ImagePlace.of(upper)
     return f"{place.name} is full ({full}); make it larger with: {place.resize('+1G')}"
+
+
+def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
+    """Return the error of layers that overlayfs does not join, or, without an ``error``, joins read-only.
+
+    It makes its work directory anew at each start: an image in which there is no room for that is what is usually wrong.
+    """
+    if upper is None or upper.kind != "image":
+        what = "the kernel's overlayfs cannot join the layers"
+        return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint="see: sifkit doctor")
+    place = ImagePlace.of(upper)
+    if error is not None and error.errno == errno.ENOSPC:
+        hint = f"make it larger with: {place.resize('+1G')}, remove files with: sifkit rm, or read it: {show(upper.path)}:ro"
+        return LaunchError(f"{place.name} is full: it has no room for the work directory of overlayfs", hint=hint)
+    what = f"{place.name}: the kernel's overlayfs cannot use it"
+    hint = f"check it with: {place.fsck('-fn')}"
+    return failed_call(what, error, hint=hint) if error else LaunchError(f"{what} to write", hint=hint)

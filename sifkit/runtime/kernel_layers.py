@@ -19,7 +19,7 @@ from .errors import LaunchError, failed_call, unwritten
 from .image_files import ImageFiles
 from .run_plan import Layer, Upper
 
-__all__ = ["KernelLayers", "real_directory", "upper_directories"]
+__all__ = ["KernelLayers", "real_directory", "unjoined", "upper_directories"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
@@ -41,6 +41,7 @@ class KernelLayers:
         self._marks = ",userxattr" if in_user_namespace else ""
         self.root_device = 0
         self._written: _WrittenLayer | None = None
+        self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
 
@@ -80,8 +81,11 @@ class KernelLayers:
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC))
         return upper_directories(point, upper)
 
-    def join(self, layers: Sequence[str], upper: tuple[str, str] | None) -> str:
-        """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``."""
+    def join(self, layers: Sequence[str], upper: tuple[str, str] | None, of: Upper | None = None) -> str:
+        """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``, directories ``of`` that.
+
+        Raises LaunchError, also if overlayfs joins them read-only though there is an upper layer.
+        """
         if upper is None and len(layers) == 1:
             return layers[0]
         point = self.new_point()
@@ -89,9 +93,14 @@ class KernelLayers:
         if upper is not None:
             options += f",upperdir={upper[0]},workdir={upper[1]}"
         flags = sys.MS_NODEV | sys.MS_NOSUID | (0 if upper else sys.MS_RDONLY)
-        self._mount("overlay", "overlay", point, "overlay", flags, options + self._marks)
-        if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:  # of a kernel that cannot use its work directory
-            raise LaunchError("this kernel joins the layers read-only", hint="see what this host allows: sifkit doctor")
+        try:
+            sys.mount("overlay", point, "overlay", flags, options + self._marks)
+        except OSError as error:
+            raise unjoined(of, error) from error
+        self._mounted.append(("overlay", point))
+        if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:
+            raise unjoined(of)
+        self._is_joined = upper is not None
         self.root_device = os.stat(point).st_dev
         return point
 
@@ -142,7 +151,7 @@ class KernelLayers:
 
         try:
             full = fullness(os.fstatvfs(written.fd))
-            if full:
+            if full and self._is_joined:
                 self.notify(full_note(written.upper, full))
             if written.image is not None:
                 sys.syncfs(written.fd)
@@ -189,6 +198,13 @@ class _WrittenLayer(NamedTuple):
     device: str = ""
 
 
+def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
+    """Return the error of layers that overlayfs does not join; see ``full_layer``, which a start does not need."""
+    from . import full_layer
+
+    return full_layer.unjoined(upper, error)
+
+
 def _mount_hint(name: str, kind: str | None, error: OSError) -> str:
     if kind == "ext3" and error.errno == errno.EROFS:
         return f"its journal must be replayed first: sifkit overlay fsck -p {shell_quote(name)}"
@@ -199,9 +215,12 @@ def _mount_hint(name: str, kind: str | None, error: OSError) -> str:
 
 def upper_directories(point: str, upper: Upper) -> tuple[str, str]:
     """Return the directories for the files and for overlayfs of a writable layer at ``point``, made if they are missing."""
-    for name in (upper.upper, upper.work):
-        with suppress(FileExistsError):
-            os.makedirs(f"{point}/{name}", 0o755)
+    try:
+        for name in (upper.upper, upper.work):
+            with suppress(FileExistsError):
+                os.makedirs(f"{point}/{name}", 0o755)
+    except OSError as error:
+        raise unjoined(upper, error) from error
     return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
 
 

@@ -8,10 +8,22 @@ from typing import Literal, NamedTuple, Protocol
 from .options import RunOptions
 from .run_plan import NO_VARIABLES, Layer, Upper
 
-__all__ = ["Caller", "Fact", "GpuFiles", "HostFacts", "ImageFacts", "ImageKind", "OverlayFacts", "PathKind", "RunRequest"]
+__all__ = [
+    "Caller",
+    "Fact",
+    "GpuFiles",
+    "GpuMaker",
+    "HostFacts",
+    "ImageFacts",
+    "ImageKind",
+    "OverlayFacts",
+    "PathKind",
+    "RunRequest",
+]
 
 ImageKind = Literal["sif", "squashfs", "ext3", "directory"]
 PathKind = Literal["file", "directory", "missing"]
+GpuMaker = Literal["Nvidia", "AMD"]
 
 
 class Fact(Protocol):
@@ -54,12 +66,13 @@ class ImageFacts(NamedTuple):
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
     could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``architecture``: of a SIF, in
-    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file.
+    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file. ``real_path``: ``path`` without symlinks.
     """
 
     path: str
     kind: ImageKind
     root: Layer
+    real_path: str = ""
     overlays: tuple[Layer, ...] = ()
     uppers: tuple[Upper, ...] = ()
     unused_overlay: str = ""
@@ -75,7 +88,7 @@ class OverlayFacts(NamedTuple):
 
     ``layers``: what it adds for reading. ``upper``: what is written to if it is not read-only; None: it can only be read.
     ``is_writable``: the caller may write to the file or directory. ``filesystem``: the kind of filesystem that a directory lies
-    on, if no layer that is written to may lie there.
+    on, if no layer that is written to may lie there. ``path``: without symlinks. ``owner``, ``group``: names, of the file.
     """
 
     name: str
@@ -85,11 +98,17 @@ class OverlayFacts(NamedTuple):
     read_only: bool = False
     is_writable: bool = True
     filesystem: str = ""
+    path: str = ""
+    owner: str = ""
+    group: str = ""
 
 
 class Caller(NamedTuple):
-    """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
-    host's architecture, in the words of Go."""
+    """User who runs the command, as the user database of the host has him, and his process.
+
+    ``cwd``: as his shell calls it, with symlinks; ``real_cwd``: without. ``terminal``: device of his terminal, empty if he has
+    none. ``machine``: his host's architecture, in the words of Go; ``emulated``: others whose programs an emulator runs there.
+    """
 
     uid: int
     gid: int
@@ -101,12 +120,16 @@ class Caller(NamedTuple):
     gecos: str = ""
     shell: str = "/bin/sh"
     machine: str = ""
+    emulated: tuple[str, ...] = ()
+    real_cwd: str = ""
+    terminal: str = ""
     environment: Mapping[str, str] = NO_VARIABLES
 
 
 class GpuFiles(NamedTuple):
-    """Files of GPUs on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
+    """Files of the GPUs of a ``maker`` on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
+    maker: GpuMaker
     devices: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
@@ -134,5 +157,5 @@ class RunRequest(NamedTuple):
     kind_of: Callable[[str], PathKind] = _always_missing
     host_mounts: tuple[str, ...] = ()
     resolv_conf: bytes | None = None
-    gpu: GpuFiles = GpuFiles()
+    gpus: tuple[GpuFiles, ...] = ()
     repeat: tuple[str, ...] = ()

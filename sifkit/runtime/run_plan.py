@@ -34,7 +34,7 @@ Way = Literal["root", "user", "view", "unpacked", "directory"]
 directory of the host alone, in a user namespace.
 """
 LayerKind = Literal["squashfs", "ext3", "directory"]
-MountKind = Literal["bind", "proc", "tmpfs", "devpts", "mqueue", "symlink"]
+MountKind = Literal["bind", "proc", "sysfs", "tmpfs", "devpts", "mqueue", "symlink"]
 Namespace = Literal["user", "pid", "ipc", "uts", "net"]
 NO_VARIABLES: Mapping[str, str] = {}
 
@@ -188,7 +188,6 @@ class RunPlan(NamedTuple):
     umask: int | None = None
     has_init: bool = True
     no_new_privileges: bool = True
-    nv: bool = False
     cache: str = ""
     joins_directories: bool = True
     notes: tuple[str, ...] = ()

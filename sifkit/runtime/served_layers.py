@@ -60,7 +60,7 @@ class ServedLayers:
         self.root_device = 0
         """Device of the container's root, if that is mounted by others."""
         self._image_point = ""
-        self._is_image_ready = False
+        self._is_joined = False
         self._writer: tuple[Upper, ServerProcess] | None = None
         self._memory: tuple[Upper, str] | None = None
 
@@ -96,7 +96,7 @@ class ServedLayers:
             self._mounted.append(base)
         if upper.kind == "tmpfs":
             self._memory = upper, base
-        from .kernel_layers import upper_directories
+        from .kernel_layers import unjoined, upper_directories
 
         files, work = upper_directories(base, upper)
         point = self._new_point()
@@ -104,10 +104,11 @@ class ServedLayers:
         try:
             sys.mount("overlay", point, "overlay", sys.MS_NODEV | sys.MS_NOSUID, options)
         except OSError as error:
-            raise failed_call("the layers cannot be joined by the kernel's overlayfs", error) from error
+            raise unjoined(upper, error) from error
         self._mounted.append(point)
         if os.statvfs(point).f_flag & os.ST_RDONLY:  # what a kernel does that cannot use its work directory
-            raise LaunchError("this kernel joins the layers read-only", hint="see what this host allows: sifkit doctor")
+            raise unjoined(upper)
+        self._is_joined = True
         return point
 
     def close(self) -> None:
@@ -158,12 +159,11 @@ class ServedLayers:
             self._writer = None
             hint = f"check it with: {ImagePlace.of(upper).fsck('-fn')}"
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
-        self._is_image_ready = True
         return self._image_point
 
     def _finish_writer(self, upper: Upper, server: ServerProcess, device: int) -> None:
         """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
-        if not self._is_image_ready:  # something else has failed before the first change
+        if not (self._is_joined or self.root_device):  # something else has failed before the first change
             server.wait()
             return
         from .full_layer import full_note
@@ -264,7 +264,7 @@ def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Se
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)
-    return WritableServer(fd, backend, report=report_error)
+    return WritableServer(fd, backend, has_overlay=True, report=report_error)
 
 
 def _open_layer(layer: Layer) -> FileTree[Any]:

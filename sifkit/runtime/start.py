@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from ..errors import FormatError, show
+from ..errors import FormatError, counted, show
 from .environment import LIBRARY_PATH, is_variable_name
 from .run_plan import Command, ContainerEnvironment
 from .shell_words import apply_assignments, expand, needs_evaluation
@@ -26,6 +26,8 @@ AFTER = "99-base.sh"
 """Script after which the user's variables are set."""
 HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
+FAILED = 255
+"""Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
@@ -70,7 +72,7 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
         after = [text for name, text in facts.scripts if name > AFTER and name != OURS]
         ignored += sum(apply_assignments(text, variables) for text in after)
         if ignored:
-            notes = (*notes, f"the image has no /bin/sh: {ignored} lines of its environment scripts were not understood")
+            notes = (*notes, f"the image has no /bin/sh; not understood in its environment scripts: {counted(ignored, 'line')}")
     else:
         _inject(environment, variables)
     _finish(environment, variables)
@@ -180,6 +182,7 @@ esac
 _sifkit_find() {{
 case $1 in
 */*) [ -e "$1" ] || {{ printf '%s: %s: no such file in the container\\n' "$0" "$1" >&2; exit 255; }}
+[ ! -d "$1" ] || {{ printf '%s: %s: is a directory\\n' "$0" "$1" >&2; exit 255; }}
 [ -f "$1" ] && [ -x "$1" ] || {{ printf '%s: %s: permission denied\\n' "$0" "$1" >&2; exit 255; }}
 return;;
 esac
@@ -193,7 +196,10 @@ exit 255
 }}
 _sifkit_find "$@"
 unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
+trap 'exit {FAILED}' 0
+[ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
 exec "$@"
+exit {FAILED}
 """
     return script, {**others, **variables}
 

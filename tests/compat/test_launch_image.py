@@ -117,6 +117,21 @@ def test_a_full_image_can_be_used_again(base: Layer, tmp_path: Path, options: tu
     assert (code, out, err) == (0, "sub\n0\n", "")
 
 
+def test_an_image_without_a_free_inode_says_what_helps(base: Layer, tmp_path: Path) -> None:
+    image = tmp_path / "overlay.img"
+    run("mke2fs", "-q", "-t", "ext3", "-N", "16", image, "4M")
+    with kernel_mount(image, rw=True) as point:
+        (point / "upper").mkdir()
+        (point / "work/work").mkdir(parents=True)
+        for number in range(int(os.statvfs(point).f_ffree)):
+            (point / f"upper/{number}").touch()
+    for way in ("user", "root"):
+        code, out, err = run_plan(plan_of(way, ["true"], [base], upper(image)), tmp_path)  # type: ignore[arg-type]
+        assert (code, out) == (255, "") and len(err.splitlines()) == 1
+        assert "full" in err and "sifkit overlay resize" in err and f"{image}:ro" in err
+        assert_clean(image)
+
+
 def test_unlinked_files_live_while_they_are_open(base: Layer, image: Path) -> None:
     script = "exec 3<>/f; echo kept >&3; rm /f; echo other >/f; cat /proc/self/fd/3; exec 3>&-; cat /f; ls /app/sub | wc -l"
     assert run_script(script, base, image) == (0, "kept\nother\n50\n", "")
