@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from ext3 import hostio
@@ -20,7 +21,6 @@ from ext3 import hostio
 from .atomic import HostPath, LockState, lock_state
 from .errors import IN_USE_HINT, ImageInUseError, show
 from .lock_wait import retry_in_use
-from .records import record, replace
 
 __all__ = [
     "ImageUse",
@@ -50,7 +50,7 @@ DETACH_SECONDS = 1.0
 """Seconds for which a loop device that detaches itself may outlive its mount, while udev or another program looks at it."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class LockHolder:
     """Process that has the image open and locked; ``kind`` is "read" or "write"."""
 
@@ -59,7 +59,7 @@ class LockHolder:
     kind: str
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Mount:
     """Loop device over the image, and its mount point (None: attached, but not mounted as far as can be seen)."""
 
@@ -68,7 +68,7 @@ class Mount:
     read_only: bool
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class ImageUse:
     """Users of an image at this time. ``lock``: lock held by others; "unsupported": file locking is unavailable.
 

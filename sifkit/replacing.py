@@ -11,6 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 
 from ext3 import hostio
 from ext3.hostio import HostPath
@@ -20,7 +21,6 @@ from .errors import ImageInUseError, NotReplaceableError, TargetError, UsageErro
 from .in_use import ImageUse, LoopFiles, Mount, fuse_servers, image_use, in_use_error
 from .lock_wait import retry_in_use, without_waiting
 from .output_path import resolve_output
-from .records import record, replace
 
 __all__ = ["ANY_FILE", "HEAD_BYTES", "OpenedFile", "Replaceable", "check_output", "image_noun"]
 
@@ -48,7 +48,7 @@ def image_noun(head: bytes) -> str:
     return "a LUKS image" if head[:6] == b"LUKS\xba\xbe" else ""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Replaceable:
     """Existing files that a command replaces.
 
@@ -139,7 +139,7 @@ ANY_FILE = Replaceable("a regular file", "regular files")
 """Files that are replaced by commands whose output may be anything."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class OpenedFile:
     """File that is replaced by its own changed copy: the one open and locked as ``fd``, if it still is as ``found`` says."""
 

@@ -20,6 +20,7 @@ __all__ = ["main", "run"]
 BROKEN_PIPE = 141
 NUMPY_THREADS = "OPENBLAS_NUM_THREADS"
 INTERRUPTED = 130
+LAST_STANDARD_FILE = 2
 
 
 class Terminated(BaseException):
@@ -33,12 +34,25 @@ class Terminated(BaseException):
 def run() -> NoReturn:
     """Run the command and end the process, without garbage collection or interpreter shutdown: each takes 20 ms and more."""
     gc.disable()  # for good: enabled again, it would scan all objects once more
+    _open_standard_files()
     _own_packages_first()
     code = main()
     for stream in (sys.stdout, sys.stderr):
         with suppress(OSError, ValueError, AttributeError):  # full, closed, or missing from the start
             stream.flush()
     os._exit(code)
+
+
+def _open_standard_files() -> None:
+    """Open input, output and error output if the caller has closed them: no image or mount may get their numbers.
+
+    Programs that are started have them closed all the same.
+    """
+    with suppress(OSError):  # no /dev/null, or no descriptor left
+        fd = 0
+        while fd <= LAST_STANDARD_FILE:
+            fd = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+        os.close(fd)
 
 
 def _own_packages_first() -> None:

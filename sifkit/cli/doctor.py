@@ -56,7 +56,7 @@ def command(
         rows = {key: {"works": fact.works, "reason": fact.reason, "request": fact.request} for key, fact in facts.items()}
         kernel = {"kernel": system.release, "machine": system.machine, "is_root": host.is_root}
         kept = {"path": cache, "images": len(trees), "used_bytes": sum(tree.size for tree in trees)}
-        console.emit({**kernel, "facts": rows, "ways": ways, "cache": kept})
+        console.emit({**kernel, "facts": rows, "ways": ways, "not_isolated": _not_isolated(ways["read_only"]), "cache": kept})
     else:
         _print(console, f"{system.sysname} {system.release} {system.machine}", facts, ways)
         _print_cache(console, cache, trees)
@@ -91,16 +91,27 @@ WAY_TEXTS = {
 }
 
 
+NOT_ISOLATED = {"capabilities": "root's capabilities", "devices": "devices", "processes": "processes", "network": "network"}
+"""What a container shares with the host unless it is asked to do less, and its text; the first is root's only."""
+
+
 def _print(console: Console, system: str, facts: dict[str, HostFact], ways: dict[str, str | None]) -> None:
     from .support.render import print_pairs
 
     rows = [("kernel", system)]
     rows += [(title, "yes" if facts[key].works else f"no: {facts[key].reason}") for key, title in ROWS]
     rows += [("containers, read-only", WAY_TEXTS[ways["read_only"]]), ("containers, writable", WAY_TEXTS[ways["writable"]])]
+    if shared := [NOT_ISOLATED[word] for word in _not_isolated(ways["read_only"])]:
+        options = "--no-privs -C --network none" if ways["read_only"] == "root" else "-C --network none"
+        rows.append(("not isolated", f"{', '.join(shared)}; they are with {options}"))
     print_pairs(rows, console)
     requests = dict.fromkeys(fact.request for fact in facts.values() if fact.request)
     for request in requests:
         console.line(f"ask the administrator for: {request}")
+
+
+def _not_isolated(way: str | None) -> list[str]:
+    return [] if way is None else list(NOT_ISOLATED)[0 if way == "root" else 1 :]
 
 
 def _print_cache(console: Console, path: str, trees: Sequence[CachedTree]) -> None:

@@ -13,6 +13,9 @@ command = run_verb(
     Everything after IMAGE is the command. Its exit code is passed on; 255 is a failure before it starts. Overlays are joined
     above the image, as Apptainer does; one of them is written to. The options, their variables (APPTAINER_BIND ...) and the
     site's configuration are Apptainer's.
+
+    By default the command sees the host's devices, processes and network; as root it keeps root's capabilities. For images that
+    you do not trust add -C, and as root --no-privs. --dry-run says what is not isolated.
     """,
     examples=[
         "sifkit exec image.sif python script.py",

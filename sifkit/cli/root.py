@@ -57,6 +57,7 @@ def _version(wanted: bool) -> None:
         "sifkit overlay info overlay.img",
         "sifkit ls -l overlay.img /upper",
         "sifkit ls image.sif /opt",
+        "sifkit exec --overlay overlay.img image.sif python script.py",
     ],
     intro=START,
     shared=tuple(SHARED_OPTIONS.items()),
@@ -68,5 +69,5 @@ def root(
         typer.Option("--version", "-V", is_eager=True, callback=_version, help="show the version", rich_help_panel=GENERAL),
     ] = False,
 ) -> None:
-    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, and look into them as containers see
-    them, without root privileges, mounting or external programs."""
+    """Create and edit overlay images (ext3) and SIF images for Apptainer and Singularity, look into them as containers see
+    them, and run commands in them, without root privileges or external programs."""

@@ -17,6 +17,6 @@ command = run_verb(
         "sifkit run --overlay overlay.img image.sif --verbose input.txt",
         "sifkit run --app foo image.sif",
     ],
-    words="[ARGUMENT]...",
+    words="ARGUMENT...",
     words_help="passed to the runscript",
 )

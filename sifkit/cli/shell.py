@@ -13,6 +13,6 @@ command = run_verb(
     Everything after IMAGE is passed to it. For the options see also: sifkit exec -h
     """,
     examples=["sifkit shell image.sif", "sifkit shell --overlay overlay.img image.sif", "sifkit shell -C image.sif"],
-    words="[ARGUMENT]...",
+    words="ARGUMENT...",
     words_help="passed to the shell",
 )

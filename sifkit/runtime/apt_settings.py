@@ -6,8 +6,9 @@ apt downloads as the user ``_apt``, and gives up if its process is not that user
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ..errors import shell_quote, show
-from ..records import record
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount
@@ -21,8 +22,7 @@ SETTINGS = b'// --fakeroot: there is no other user to change to\nAPT::Sandbox::U
 VARIABLE = "APT_CONFIG"
 
 
-@record
-class AptSettings:
+class AptSettings(NamedTuple):
     """Mounts, variables and notes that make apt work."""
 
     mounts: tuple[Mount, ...] = ()

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..errors import NotYetError, UsageError, show
-from ..records import record
 
 __all__ = ["BindSpec", "parse_binds", "parse_home", "parse_mounts"]
 
@@ -18,8 +18,7 @@ IMAGE_OPTIONS = ("image-src", "id")
 """Options of binds from inside an image."""
 
 
-@record
-class BindSpec:
+class BindSpec(NamedTuple):
     """File or directory ``source`` of the host, seen at ``target`` in the container; both absolute."""
 
     source: str
@@ -91,8 +90,8 @@ def _absolute(path: str, cwd: str) -> str:
 
 
 def parse_mounts(texts: Sequence[str], cwd: str) -> tuple[BindSpec, ...]:
-    """Parse the values of ``--mount``: ``type=bind,source=/a,destination=/b,ro``. Raises UsageError."""
-    return tuple(_mount(text, cwd) for text in texts)
+    """Parse the values of ``--mount``: ``type=bind,source=/a,destination=/b,ro``, a line each. Raises UsageError."""
+    return tuple(_mount(line, cwd) for text in texts for line in [part for part in text.split("\n") if part] or [text])
 
 
 def _mount(text: str, cwd: str) -> BindSpec:

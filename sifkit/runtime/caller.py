@@ -13,12 +13,14 @@ from contextlib import suppress
 
 from ..errors import FormatError, show
 from .config import SiteConfig, config_paths, parse_config
-from .container_process import find_program
+from .programs import find_program
 from .request import Caller
 
-__all__ = ["current_caller", "load_site_config", "read_resolv_conf"]
+__all__ = ["current_caller", "emulated_architectures", "load_site_config", "read_host_mounts", "read_resolv_conf"]
 
 LARGEST_FILE = 1 << 20
+BINFMT = "/proc/sys/fs/binfmt_misc"
+MOUNTS = "/proc/self/mountinfo"
 
 
 def current_caller(environment: Mapping[str, str]) -> Caller:
@@ -31,7 +33,7 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         name, home, gecos, shell = entry.pw_name, entry.pw_dir, entry.pw_gecos, entry.pw_shell
     except KeyError:
         name, home, gecos, shell = str(uid), environment.get("HOME") or "/", "", ""
-    groups = [(number, name) for number in os.getgroups() if (name := _group_name(number))]
+    groups = ((number, _group_name(number)) for number in os.getgroups())
     return Caller(
         uid=uid,
         gid=gid,
@@ -39,7 +41,9 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         group=_group_name(gid) or str(gid),
         home=home or "/",
         cwd=_working_directory(environment),
-        groups=tuple(groups),
+        real_cwd=os.getcwd(),
+        terminal=_terminal(),
+        groups=tuple(one for one in groups if one[1]),
         gecos=gecos,
         shell=shell or "/bin/sh",
         machine=Arch.of_machine(os.uname().machine).word,
@@ -67,12 +71,50 @@ def _working_directory(environment: Mapping[str, str]) -> str:
     return cwd
 
 
+def _terminal() -> str:
+    """Return the device of the terminal that is stdin, stdout or stderr; empty if none is."""
+    for fd in range(3):
+        with suppress(OSError):
+            return os.ttyname(fd)
+    return ""
+
+
+def emulated_architectures() -> tuple[str, ...]:
+    """Return the architectures, in the words of Go, whose programs qemu-user runs here.
+
+    Only emulators that the kernel has opened beforehand (flag F) work in a container, which does not have them.
+    """
+    from ..sif import Arch
+
+    try:
+        names = sorted(os.listdir(BINFMT))
+    except OSError:
+        return ()
+    found = []
+    for name in names:
+        lines = (_text(f"{BINFMT}/{name}") or "").splitlines() if name.startswith("qemu-") else []
+        flags = next((line.partition(":")[2] for line in lines if line.startswith("flags:")), "")
+        if lines and lines[0] == "enabled" and "F" in flags:
+            found.append(Arch.of_machine(name.removeprefix("qemu-")).word)
+    return tuple(word for word in found if word != Arch.UNKNOWN.word)
+
+
+def read_host_mounts() -> tuple[str, ...]:
+    """Return the mount points of the host that a site may show. Raises OSError without /proc."""
+    from .host_mounts import parse_host_mounts
+
+    with open(MOUNTS, "rb") as file:
+        return parse_host_mounts(file.read())
+
+
 def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
     """Read the configuration of the site; without one the defaults hold. Raises FormatError for a value that is not valid."""
-    for path in config_paths(_runtimes(environment.get("PATH", ""))):
+    for path in config_paths(_runtimes(environment.get("PATH", "")), os.uname().machine):
         text = _text(path)
         if text is not None:
-            return parse_config(text, path)
+            found = parse_config(text, path)
+            limits = tuple(os.path.realpath(one) for one in found.limit_container_paths)
+            return found._replace(limit_container_paths=limits) if limits else found
     return SiteConfig()
 
 

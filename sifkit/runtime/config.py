@@ -6,17 +6,16 @@ The defaults are those of Apptainer 1.4.5. Directives that do not concern us are
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 from ..errors import FormatError, show
-from ..records import field_names, record
 
 __all__ = ["SiteConfig", "config_paths", "parse_config"]
 
 MIB = 1 << 20
 
 
-@record(kw_only=True)
-class SiteConfig:
+class SiteConfig(NamedTuple):
     """Directives of apptainer.conf, by their names with ``_`` for spaces. ``path``: the file, empty for the defaults.
 
     ``mount_dev``: "yes", "no" or "minimal". ``enable_overlay``: "yes", "no", "try" or "driver". ``sessiondir_max_size``: MiB.
@@ -55,10 +54,9 @@ class SiteConfig:
     always_use_nv: bool = False
     always_use_rocm: bool = False
 
-    @property
-    def tmpfs_bytes(self) -> int:
-        """Size of the memory for ``--writable-tmpfs``."""
-        return self.sessiondir_max_size * MIB
+    def memory_bytes(self, uid: int) -> int | None:
+        """Size of a filesystem in memory that a run gets: plain users are limited, root is not (None)."""
+        return None if uid == 0 else self.sessiondir_max_size * MIB
 
 
 WORDS: Mapping[str, tuple[str, ...]] = {
@@ -76,7 +74,7 @@ def parse_config(text: str, path: str) -> SiteConfig:
 
     ``bind path`` and the ``limit`` directives may be repeated and have several values with commas; of others the last counts.
     """
-    names = set(field_names(SiteConfig)) - {"path"}
+    names = set(SiteConfig._fields) - {"path"}
     defaults = SiteConfig()
     values: dict[str, object] = {}
     lists: dict[str, list[str]] = {}
@@ -113,15 +111,16 @@ def _value(name: str, text: str, default: object) -> object:
     return text
 
 
-def config_paths(programs: Iterable[str]) -> Iterator[str]:
+def config_paths(programs: Iterable[str], machine: str) -> Iterator[str]:
     """Yield where a configuration may be; the first that exists counts.
 
     ``programs``: real paths of ``apptainer`` and ``singularity`` in the caller's PATH; one in /opt/x/bin has its file in
-    /opt/x/etc.
+    /opt/x/etc, one that a plain user has installed in /opt/x/MACHINE/etc. ``machine``: as the kernel calls it.
     """
     yield "/etc/apptainer/apptainer.conf"
     yield "/etc/singularity/singularity.conf"
     for program in programs:
         prefix, _, folder = program.rpartition("/")[0].rpartition("/")
         if folder == "bin":
-            yield from (f"{prefix}/etc/{name}/{name}.conf" for name in ("apptainer", "singularity"))
+            for place in (prefix, f"{prefix}/{machine}"):
+                yield from (f"{place}/etc/{name}/{name}.conf" for name in ("apptainer", "singularity"))

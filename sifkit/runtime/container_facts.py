@@ -10,7 +10,6 @@ import stat
 from collections.abc import Callable, Iterator
 
 from ..errors import FormatError, show
-from ..records import replace
 from .accounts import group_text, passwd_text
 from .container_mounts import read_small_file
 from .container_process import Start
@@ -36,7 +35,10 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
         temporary = plan.environment.passed.get("TMPDIR")
         if temporary and not _is_directory(root, temporary):
             shown = show(temporary)
-            notify(f"TMPDIR is {shown}, which the container does not show; show it with -B {shown}")
+            if os.path.isdir(temporary):  # this process still has the root of the host
+                notify(f"TMPDIR is {shown}, which the container does not show; show it with -B {shown}")
+            else:
+                notify(f"TMPDIR is {shown}, which does not exist; programs that need it use /tmp or fail")
         for note in found.notes:
             notify(note)
         return Start(found.argv, found.environment)
@@ -63,7 +65,7 @@ def mounts_with_accounts(plan: RunPlan, root: str) -> tuple[Mount, ...]:
     """Return the mounts of a plan with the content of passwd and group, made of those in the container at ``root``."""
     makers = {"passwd": passwd_text, "group": group_text}
     return tuple(
-        replace(mount, content=makers[mount.edit](read_small_file(root, mount.target) or b"", plan.account), edit="")
+        mount._replace(content=makers[mount.edit](read_small_file(root, mount.target) or b"", plan.account), edit="")
         if mount.edit
         else mount
         for mount in plan.mounts

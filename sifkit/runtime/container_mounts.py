@@ -5,10 +5,9 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from ..errors import show
-from ..records import replace
 from . import sys
 from .errors import LaunchError, failed_call
 from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
@@ -62,7 +61,7 @@ def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> lis
         is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
         if is_home and (above := _existing_above(root, home)):
             found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES))
-        found.append(mount if mount.kind == "bind" else replace(mount, is_optional=True))
+        found.append(mount if mount.kind == "bind" else mount._replace(is_optional=True))
     return found
 
 
@@ -96,21 +95,27 @@ def is_directory_mount(mount: Mount) -> bool:
     return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
 
 
-def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify) -> None:
-    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError."""
-    own: list[bytes] = []
+def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *, makes_missing: bool = False) -> None:
+    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError.
+
+    ``makes_missing``: targets that a directory of the writable layer hides, which replaces that of the layers below, are made.
+    """
+    memory: list[bytes] = []
+    bound: list[bytes] = []
     for number, mount in enumerate(mounts):
         if not is_needed(os.fsencode(root), mount):
             continue
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
-            target = _target(root, mount, own)
-            _mount(target, f"{files}/{number}", mount)
+            target = _target(root, mount, memory, bound, makes_missing=makes_missing)
+            _mount(target, f"{files}/{number}", mount, notify)
             if mount.kind == "tmpfs":
-                own.append(target)
+                memory.append(target)
+            elif mount.kind == "bind" and os.path.isdir(target):
+                bound.append(target)
         except OSError as error:
-            source = mount.source or mount.kind
+            source = mount.source or (mount.kind if mount.content is None else "a generated file")
             what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
             failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
             if not mount.is_optional:
@@ -126,7 +131,7 @@ def _hint(mount: Mount, error: OSError) -> str:
     return ""
 
 
-def _mount(target: bytes, file: str, mount: Mount) -> None:
+def _mount(target: bytes, file: str, mount: Mount, notify: Notify) -> None:
     flags = sum(
         flag
         for wanted, flag in (
@@ -151,6 +156,8 @@ def _mount(target: bytes, file: str, mount: Mount) -> None:
         sys.bind(source, target, flags=flags, recursive=mount.recursive)
     elif mount.kind == "proc":
         _mount_proc(target, flags)
+    elif mount.kind == "sysfs":
+        _mount_sysfs(target, flags, notify)
     elif mount.kind == "tmpfs":
         size = "" if mount.size is None else f",size={mount.size}"
         sys.mount("sifkit", target, "tmpfs", flags, f"mode={mount.mode:o}{size}")
@@ -173,15 +180,29 @@ def _mount_proc(target: bytes, flags: int) -> None:
         sys.bind("/proc", target, recursive=True)
 
 
-def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
-    """Return where the target is on the host. One that is missing is made in the memory mounted before it, of ``own``."""
+def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
+    """Mount /sys of the own network, or the host's where something that the host mounts over its own forbids a new one."""
+    try:
+        sys.mount("sysfs", target, "sysfs", flags)
+    except PermissionError:
+        sys.bind("/sys", target, recursive=True)
+        notify("/sys is the host's: it lists network devices that the container does not have")
+
+
+def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[bytes], *, makes_missing: bool) -> bytes:
+    """Return where the target is on the host. One that is missing is made where that is allowed.
+
+    That is in memory mounted before it; in directories of the host bound before it, ``bound``, for what the user asks for, as
+    with Apptainer; elsewhere with ``makes_missing``.
+    """
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
         return found.below(os.fsencode(root)) + b"/" + found.missing[0]
     below = found.below(os.fsencode(root))
     if not found.missing:
         return below
-    if not any(below == directory or below.startswith(directory + b"/") for directory in own):
+    is_made = not mount.is_optional if _is_in(below, bound) else makes_missing
+    if not is_made and not _is_in(below, memory):
         raise OSError(errno.ENOENT, NO_PATH, mount.target)
     is_directory = is_directory_mount(mount)
     for name in found.missing if is_directory else found.missing[:-1]:
@@ -193,11 +214,21 @@ def _target(root: str, mount: Mount, own: Iterable[bytes]) -> bytes:
     return below
 
 
+def _is_in(path: bytes, directories: Iterable[bytes]) -> bool:
+    return any(path == directory or path.startswith(directory + b"/") for directory in directories)
+
+
 def enter_root(root: str) -> None:
     """Make ``root``, a mount, the root directory of this process, whose mount namespace is its own, and leave the old one."""
     os.chdir(root)
-    sys.pivot_root(".", ".")
-    sys.umount(".", sys.MNT_DETACH)
+    try:
+        sys.pivot_root(".", ".")
+        sys.umount(".", sys.MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        sys.mount(".", "/", None, sys.MS_MOVE)  # a host that runs from its initial ramdisk has no root to change
+        os.chroot(".")
     os.chdir("/")
 
 

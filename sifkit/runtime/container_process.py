@@ -11,14 +11,17 @@ import os
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from ..errors import SifkitError, show
-from ..records import record
 from . import sys
 from .errors import LaunchError
+from .programs import find_program, is_plain_script, why_not_executed
 
-__all__ = ["Start", "find_program", "run_in_container"]
+if TYPE_CHECKING:
+    from .terminal import ForegroundTerminal
+
+__all__ = ["Start", "run_in_container"]
 
 FORWARDED = frozenset(
     {
@@ -29,22 +32,31 @@ FORWARDED = frozenset(
         signal.SIGUSR1,
         signal.SIGUSR2,
         signal.SIGALRM,
+        signal.SIGVTALRM,
+        signal.SIGPROF,
+        signal.SIGIO,
+        signal.SIGPWR,
         signal.SIGXCPU,
+        signal.SIGWINCH,
+        *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
     }
 )
-"""Signals that are passed on to the command, unless the terminal has sent them: then the command has them already."""
+"""Signals that are passed on to the command, unless the terminal has sent them: then the command has them already.
+
+Of those that end a process by default, the ones that processes send to each other."""
 WAITED = FORWARDED | {signal.SIGCHLD}
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 SI_KERNEL = 0x80
 ENVIRONMENT_FIELDS = slice(47, 49)
 """Fields env_start and env_end of /proc/PID/stat, counted from the one after the command's name."""
 MESSAGE_BYTES = 4096
-FAILED = 255
+FAILED, KILLED = 255, 128
+SHELL = "/bin/sh"
+"""Shell for scripts without an interpreter line."""
 DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-@record
-class Start:
+class Start(NamedTuple):
     """Program to execute: its words and its environment."""
 
     argv: Sequence[str]
@@ -69,6 +81,7 @@ def run_in_container(
     report, answer = os.pipe2(os.O_CLOEXEC)
     parent = 0 if pid_namespace else os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
+    terminal = _terminal()
     pid = os.fork()
     if pid == 0:
         try:
@@ -91,11 +104,21 @@ def run_in_container(
         code = _wait(pid)
         with open(report, "rb") as file:
             message = file.read(MESSAGE_BYTES)
+        if code > KILLED and terminal is not None:
+            terminal.restore()
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
     if message:
         raise LaunchError(message.decode("utf-8", "surrogateescape"))
     return code
+
+
+def _terminal() -> ForegroundTerminal | None:
+    if not os.isatty(0):
+        return None
+    from .terminal import foreground_terminal
+
+    return foreground_terminal()
 
 
 def _become_init(environment: tuple[int, int]) -> None:
@@ -134,9 +157,14 @@ def _become_command(
         sys.set_no_new_privileges()
     if before_exec is not None:
         before_exec()
-    os.execve(
-        find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH)), list(start.argv), dict(start.environment)
-    )
+    program = find_program(start.argv[0], start.environment.get("PATH", DEFAULT_PATH))
+    try:
+        os.execve(program, list(start.argv), dict(start.environment))
+    except OSError as error:
+        if error.errno == errno.ENOEXEC and is_plain_script(program):
+            with suppress(OSError):
+                os.execve(SHELL, [SHELL, program, *start.argv[1:]], dict(start.environment))
+        raise LaunchError(why_not_executed(program, error)) from error
 
 
 def _report(answer: int, error: BaseException) -> None:
@@ -156,23 +184,6 @@ def _change_directory(choices: Sequence[str]) -> None:
             os.chdir(choice)
             return
     os.chdir("/")
-
-
-def find_program(name: str, path: str) -> str:
-    """Return the file that ``name`` runs. Raises OSError: ENOENT, or EACCES if there is only one that is not executable.
-
-    Without the standard library, which the container's root need not have: ``os.execvpe`` imports more of it.
-    """
-    if "/" in name:
-        return name
-    number = errno.ENOENT
-    for directory in path.split(":"):
-        found = f"{directory or '.'}/{name}"
-        if os.path.isfile(found):
-            if os.access(found, os.X_OK):
-                return found
-            number = errno.EACCES
-    raise OSError(number, "executable file not found in $PATH" if number == errno.ENOENT else os.strerror(number), name)
 
 
 def _wait(pid: int, *, reap: bool = False) -> int:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 from ..errors import UsageError, show
-from ..records import field, record
-from .run_plan import ContainerEnvironment
+from .run_plan import NO_VARIABLES, ContainerEnvironment
 
 __all__ = [
     "DEFAULT_PATH",
@@ -36,8 +36,7 @@ NOT_PASSED = {"HOME", "PATH", "LD_LIBRARY_PATH", "PWD"}
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
-@record(kw_only=True)
-class EnvironmentRequest:
+class EnvironmentRequest(NamedTuple):
     """Sources of the environment.
 
     ``host``: the variables of the caller. ``given``: of ``--env``; ``from_files``: of ``--env-file``. ``image``: the image as
@@ -45,8 +44,8 @@ class EnvironmentRequest:
     """
 
     host: Mapping[str, str]
-    given: Mapping[str, str] = field(default_factory=dict)
-    from_files: Mapping[str, str] = field(default_factory=dict)
+    given: Mapping[str, str] = NO_VARIABLES
+    from_files: Mapping[str, str] = NO_VARIABLES
     cleanenv: bool = False
     no_eval: bool = False
     action: str = "exec"

@@ -6,10 +6,11 @@ Sources: Linux ``fs/ext4/ext4.h``; of an interrupted resize ``overlay.unfinished
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ext3 import hostio
 
 from ..packed_struct import U16, U32, PackedStruct
-from ..records import record
 
 __all__ = ["EXT_MAGIC", "GROUP_DESC", "SUPERBLOCK", "SUPERBLOCK_OFFSET", "Ext3State", "is_ext3", "magic_of", "read_state"]
 
@@ -76,8 +77,7 @@ RESIZED = (
 """Fields of the first copy of the superblock that a resize changes last."""
 
 
-@record
-class Ext3State:
+class Ext3State(NamedTuple):
     """State of a filesystem.
 
     ``needs_recovery``: its journal is to be replayed. ``needs_check``: it was not unmounted cleanly in a way that the journal

@@ -1,4 +1,4 @@
-"""Files of Nvidia GPUs on the host: devices, libraries and programs, as nvliblist.conf names them. Linux only.
+"""Files of GPUs on the host: devices, libraries and programs, as nvliblist.conf and rocmliblist.conf name them. Linux only.
 
 Libraries are looked up in the cache of the dynamic linker, /etc/ld.so.cache, as the linker does; no program is run. Source of
 its format: glibc's dl-cache.h.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import shutil
 import struct
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ..errors import FormatError
-from .request import GpuFiles
+from .request import GpuFiles, GpuMaker
 
 __all__ = ["find_gpu_files", "list_paths", "parse_library_cache", "parse_library_list"]
 
@@ -26,7 +26,7 @@ ENTRY = struct.Struct("<i3IQ")
 OLD_MAGIC = b"ld.so-1.7.0\0"
 OLD_HEADER = struct.Struct("<12sI")
 OLD_ENTRY_BYTES = 12
-DEFAULT_LIST = """
+NVIDIA_LIST = """
 nvidia-smi nvidia-debugdump nvidia-persistenced nvidia-cuda-mps-control nvidia-cuda-mps-server
 libcuda.so libcudadebugger.so libEGL.so libEGL_nvidia.so libGLESv1_CM.so libGLESv1_CM_nvidia.so libGLESv2.so libGLESv2_nvidia.so
 libGL.so libGLX.so libGLX_nvidia.so libglx.so libGLdispatch.so libOpenCL.so libOpenGL.so libnvcuvid.so libnvidia-cbl.so
@@ -35,33 +35,47 @@ libnvidia-glcore.so libnvidia-glsi.so libnvidia-glvkspirv.so libnvidia-gpucomp.s
 libnvidia-nvvm.so libnvidia-opencl.so libnvidia-opticalflow.so libnvidia-ptxjitcompiler.so libnvidia-rtcore.so libnvidia-tls.so
 libnvidia-wfb.so libnvoptix.so libvdpau_nvidia.so
 """
-"""Names where the site has no nvliblist.conf."""
 PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def find_gpu_files(lists: Iterable[str]) -> GpuFiles:
-    """Return the files of this host; none without a device. ``lists``: where nvliblist.conf may be."""
-    devices = tuple(_devices())
-    if not devices:
-        return GpuFiles()
-    names = parse_library_list(next((text for path in lists if (text := _text(path)) is not None), DEFAULT_LIST))
+ROCM_LIST = """
+rocm-smi rocminfo
+libCXLActivityLogger.so libhc_am.so libmcwamp.so libmcwamp_cpu.so libmcwamp_hsa.so libdrm.so libdrm_amdgpu.so libnuma.so
+libpci.so librocr_debug_agent64.so libamdcomgr64.so libamdocl64.so libcltrace.so libOpenCL.so
+"""
+LISTS: Mapping[GpuMaker, tuple[str, str]] = {"Nvidia": ("nvliblist.conf", NVIDIA_LIST), "AMD": ("rocmliblist.conf", ROCM_LIST)}
+"""Name of the list of a maker, and the names where the site has none."""
+ROCM_DEVICE = "/dev/kfd"
+"""Device without which no AMD GPU computes."""
+ELF_HEADER = struct.Struct("<4s14xH")
+"""magic, machine."""
+
+
+def find_gpu_files(maker: GpuMaker, config: str, path: str) -> GpuFiles:
+    """Return the files of this host. ``config``: the site's configuration, may be empty. ``path``: the caller's PATH.
+
+    The libraries are found on hosts without a GPU, too: programs are built with them there.
+    """
+    name, default = LISTS[maker]
+    names = parse_library_list(next((text for one in list_paths(config, name) if (text := _text(one)) is not None), default))
     try:
         with open(CACHE, "rb") as file:
             known = parse_library_cache(file.read(LARGEST_CACHE))
     except OSError:
         known = {}
-    programs = [shutil.which(name, path=PROGRAM_PATH) for name in names if ".so" not in name]
+    programs = [shutil.which(one, path=f"{path}:{PROGRAM_PATH}") for one in names if ".so" not in one]
     return GpuFiles(
-        devices=devices,
-        libraries=tuple(sorted(_libraries([name for name in names if ".so" in name], known))),
+        maker=maker,
+        devices=tuple(_nvidia_devices() if maker == "Nvidia" else _rocm_devices()),
+        libraries=tuple(sorted(_libraries([one for one in names if ".so" in one], known))),
         programs=tuple(program for program in programs if program),
     )
 
 
-def list_paths(config: str) -> tuple[str, ...]:
-    """Return where nvliblist.conf may be: beside the site's configuration ``config`` (may be empty), then in /etc."""
-    beside = [f"{os.path.dirname(config)}/nvliblist.conf"] if config else []
-    return (*beside, "/etc/apptainer/nvliblist.conf", "/etc/singularity/nvliblist.conf")
+def list_paths(config: str, name: str) -> tuple[str, ...]:
+    """Return where the list ``name`` may be: beside the site's configuration ``config`` (may be empty), then in /etc."""
+    beside = [f"{os.path.dirname(config)}/{name}"] if config else []
+    return (*beside, f"/etc/apptainer/{name}", f"/etc/singularity/{name}")
 
 
 def _text(path: str) -> str | None:
@@ -72,30 +86,74 @@ def _text(path: str) -> str | None:
         return None
 
 
-def _devices() -> Iterator[str]:
-    """Yield the device files of GPUs."""
+def _names(directory: str) -> list[str]:
     try:
-        names = sorted(os.listdir("/dev"))
+        return sorted(os.listdir(directory))
     except OSError:
-        return
-    for name in names:
+        return []
+
+
+def _nvidia_devices() -> Iterator[str]:
+    for name in _names("/dev"):
         if name.startswith("nvidia") or name == "dxg":  # dxg: Windows' subsystem for Linux
             yield f"/dev/{name}"
 
 
+def _rocm_devices() -> Iterator[str]:
+    if not os.path.exists(ROCM_DEVICE):
+        return
+    yield ROCM_DEVICE
+    for name in _names("/dev/dri"):
+        if name.startswith(("card", "render")):
+            yield f"/dev/dri/{name}"
+
+
 def parse_library_list(text: str) -> tuple[str, ...]:
-    """Return the names in a nvliblist.conf: words, ``#`` begins a comment."""
+    """Return the names in a list: words, ``#`` begins a comment."""
     return tuple(word for line in text.splitlines() for word in line.partition("#")[0].split())
 
 
-def _libraries(names: Iterable[str], known: Mapping[str, str]) -> set[str]:
-    """Return the paths of libraries whose names, up to ``.so``, are listed."""
+def _libraries(names: Iterable[str], known: Mapping[str, Sequence[str]]) -> set[str]:
+    """Return the paths of libraries whose names, up to ``.so``, are listed, and those of listed paths with their symlinks.
+
+    Those of another machine, such as 32-bit ones, are left out.
+    """
+    machine = _machine("/proc/self/exe")
     wanted = {name.partition(".so")[0] for name in names}
-    return {path for name, path in known.items() if name.partition(".so")[0] in wanted}
+    found = set()
+    for name, paths in known.items():
+        if name.partition(".so")[0] in wanted:
+            found |= set([path for path in paths if _machine(path) == machine][:1])
+    for path in names:
+        if path.startswith("/") and _machine(path) == machine:
+            found |= {path, *_symlinks(path)}
+    return found
 
 
-def parse_library_cache(raw: bytes) -> dict[str, str]:
-    """Return the paths of the libraries in a cache by their names, the first of each. Raises FormatError."""
+def _symlinks(path: str) -> Iterator[str]:
+    """Yield the symlinks to a library beside it: ``libx.so`` and ``libx.so.1`` of ``libx.so.1.2``."""
+    directory, name = os.path.split(path)
+    real = os.path.realpath(path)
+    for other in _names(directory):
+        link = f"{directory}/{other}"
+        if other != name and other.startswith(f"{name.partition('.so')[0]}.so") and os.path.realpath(link) == real:
+            yield link
+
+
+def _machine(path: str) -> int | None:
+    """Return the machine of an ELF file; None for another file."""
+    try:
+        with open(path, "rb") as file:
+            head = file.read(ELF_HEADER.size)
+    except OSError:
+        return None
+    if len(head) < ELF_HEADER.size or not head.startswith(b"\x7fELF"):
+        return None
+    return int(ELF_HEADER.unpack(head)[1]) + (head[4] << 16)  # and 32 or 64 bits
+
+
+def parse_library_cache(raw: bytes) -> dict[str, list[str]]:
+    """Return the paths of the libraries in a cache by their names, in the linker's order. Raises FormatError."""
     start = 0
     if raw.startswith(OLD_MAGIC) and len(raw) >= OLD_HEADER.size:
         count = OLD_HEADER.unpack_from(raw)[1]
@@ -103,12 +161,12 @@ def parse_library_cache(raw: bytes) -> dict[str, str]:
     if len(raw) < start + HEADER.size or raw[start : start + len(MAGIC)] != MAGIC:
         raise FormatError(f"{CACHE} is of an unknown format", path=CACHE, hint="run ldconfig as root")
     count = HEADER.unpack_from(raw, start)[1]
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     if start + HEADER.size + count * ENTRY.size > len(raw):
         raise FormatError(f"{CACHE} is truncated", path=CACHE, hint="run ldconfig as root")
     for number in range(count):
         _, name, path, _, _ = ENTRY.unpack_from(raw, start + HEADER.size + number * ENTRY.size)
-        found.setdefault(_string(raw, start + name), _string(raw, start + path))
+        found.setdefault(_string(raw, start + name), []).append(_string(raw, start + path))
     return found
 
 

@@ -10,9 +10,8 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..records import record
 from . import sys
 
 if TYPE_CHECKING:
@@ -22,6 +21,7 @@ __all__ = ["Host", "HostFact", "probe"]
 
 LOOP_CONTROL, FUSE_DEVICE = "/dev/loop-control", "/dev/fuse"
 REPORT_BYTES = 65_536
+CAP_SYS_ADMIN = 1 << 21
 
 _SYSCTL = "/proc/sys/"
 _RESTRICTIONS = (
@@ -33,8 +33,7 @@ _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
 _APPARMOR_REQUEST = "an AppArmor profile with `userns,` for a python3 of root's: python3 -m venv --copies /opt/sifkit"
 
 
-@record
-class HostFact:
+class HostFact(NamedTuple):
     """Capability of the host: it ``works``, the ``reason`` if not and the ``request`` for the administrator (may be empty)."""
 
     works: bool
@@ -69,6 +68,8 @@ class Host:
             os.close(os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
             return HostFact(False, f"{LOOP_CONTROL}: {error.strerror}", "modprobe loop")
+        if not _may_mount():
+            return HostFact(False, "root may not mount here", "the capability SYS_ADMIN, as of docker run --privileged")
         return HostFact(True)
 
     @property
@@ -134,6 +135,7 @@ def _probe_user(*, writes: bool, fuse: bool = True) -> dict[str, HostFact]:
 
 def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
     """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
+    sys.keep_exit_codes()
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
     if pid == 0:
@@ -320,6 +322,16 @@ def _why_no_mount(error: OSError) -> tuple[str, str]:
     if _setting(_APPARMOR) == "1":
         return "AppArmor takes the rights of user namespaces away", _APPARMOR_REQUEST
     return f"{error.filename}: {error.strerror}", "mounts in user namespaces (a container around this one may forbid them)"
+
+
+def _may_mount() -> bool:
+    """Return True if this process has the capability for mounts, which root in a container lacks."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            line = next(line for line in file if line.startswith("CapEff:"))
+    except (OSError, StopIteration):
+        return True  # the mount will tell
+    return bool(int(line.partition(":")[2], 16) & CAP_SYS_ADMIN)
 
 
 def _setting(name: str) -> str:

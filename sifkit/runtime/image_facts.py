@@ -6,11 +6,12 @@ import grp
 import os
 import pwd
 import stat
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
 from ext3 import hostio
 
-from ..errors import FormatError, NotYetError, UsageError, shell_quote, show
+from ..errors import FormatError, InputError, NotYetError, UsageError, shell_quote, show
 from ..overlay.images.image_format import image_kind
 from .ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
 from .request import ImageFacts, OverlayFacts, PathKind
@@ -23,7 +24,13 @@ if TYPE_CHECKING:
 
 __all__ = ["image_facts", "kind_of", "overlay_facts"]
 
-REGISTRIES = ("docker://", "docker-daemon:", "docker-archive:", "library://", "oras://", "shub://", "oci:", "oci-archive:")
+PULLED = ("docker://", "library://", "oras://", "shub://", "http://", "https://")
+"""Beginnings of images that Apptainer fetches."""
+BUILT = ("docker-daemon:", "docker-archive:", "oci:", "oci-archive:")
+"""Beginnings of images that Apptainer converts."""
+SIMILARITY = 0.8
+"""Least similarity of the name of a missing file and the suggested one, from 0 to 1."""
+TAR_MAGIC, TAR_MAGIC_OFFSET = b"ustar", 257
 
 
 def kind_of(path: str) -> PathKind:
@@ -40,28 +47,59 @@ def image_facts(name: str) -> ImageFacts:
     Raises NotYetError and UsageError for what is no file, OSError, FormatError, and the errors of the SIF library.
     """
     _reject_uri(name)
-    path = os.path.realpath(name) if os.path.isdir(name) else os.path.abspath(name)
-    found = os.stat(name)
+    found = _found(name)
+    path = os.path.realpath(name) if stat.S_ISDIR(found.st_mode) else os.path.abspath(name)
     owner, group = _names(found)
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
         root = Layer(path=path, kind="directory")
-        return ImageFacts(path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group)
+        return ImageFacts(
+            path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
+        )
     if image_kind(name) != "sif":
         kind = _file_kind(name)
         root = Layer(path=path, kind=kind)
-        return ImageFacts(path=path, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
+        real = os.path.realpath(path)
+        return ImageFacts(path=path, real_path=real, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
     return _sif_facts(name, path, is_writable=is_writable, owner=owner, group=group)
 
 
 def _reject_uri(name: str) -> None:
     """Raise for an image that is not a file of this host."""
     if name.startswith("instance://"):
-        raise NotYetError(f"{show(name)}: instances are not supported in this release", hint="use: apptainer exec, for its own")
-    if name.startswith(REGISTRIES) and not os.path.lexists(name):
-        tail = name.rsplit("/", 1)[-1].partition(":")[0] or "image"
-        hint = f"first: apptainer pull {shell_quote(tail + '.sif')} {shell_quote(name)}"
-        raise UsageError(f"{show(name)}: images are not fetched from a registry", hint=hint)
+        hint = f"for those of Apptainer: apptainer exec {shell_quote(name)} ..."
+        raise NotYetError(f"{show(name)}: instances are not supported in this release", hint=hint)
+    if not name.startswith((*PULLED, *BUILT)) or os.path.lexists(name):
+        return
+    verb, reason = ("pull", "fetched") if name.startswith(PULLED) else ("build", "converted")
+    hint = f"first: apptainer {verb} {shell_quote(_file_name(name))} {shell_quote(name)}"
+    raise UsageError(f"{show(name)}: images are not {reason} here", hint=hint)
+
+
+def _file_name(uri: str) -> str:
+    """Return a name for the file of an image: ``ubuntu.sif`` for ``docker://library/ubuntu:24.04``."""
+    last = uri.partition(":")[2].rstrip("/").rpartition("/")[2]
+    for separator in "?@:":
+        last = last.partition(separator)[0]
+    return (last.removesuffix(".sif").removesuffix(".tar") or "image") + ".sif"
+
+
+def _found(name: str, *, hint: str = "") -> os.stat_result:
+    """Return what is known of an image's file. Raises InputError if it is missing, and other OSErrors.
+
+    ``hint``: of that error, if there is no file with a similar name.
+    """
+    try:
+        return os.stat(name)
+    except FileNotFoundError as error:
+        directory, last = os.path.split(name)
+        with suppress(OSError):
+            from difflib import get_close_matches
+
+            names = {one.lower(): one for one in os.listdir(directory or ".")}
+            if near := get_close_matches(last.lower(), names, n=1, cutoff=SIMILARITY):
+                hint = f"did you mean {shell_quote(os.path.join(directory, names[near[0]]))}?"
+        raise InputError(f"{show(name)}: no such file or directory", path=name, error=error, hint=hint) from error
 
 
 def _names(found: os.stat_result) -> tuple[str, str]:
@@ -83,9 +121,28 @@ def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
     with open(name, "rb") as file:
         head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK.size)
     if not is_ext3(head):
-        what = "ext2 or ext4, not ext3" if magic_of(head) == EXT_MAGIC else "no SIF, squashfs or ext3 image"
-        raise FormatError(f"{show(name)} is {what}", path=name, hint=f"look at it with: sifkit inspect {shell_quote(name)}")
+        raise FormatError(f"{show(name)} {_other_kind(head)}", path=name, hint=_other_hint(head, name))
     return "ext3"
+
+
+def _other_kind(head: bytes) -> str:
+    """Return what a file is that no container can be made of."""
+    if not head:
+        return "is empty"
+    if magic_of(head) == EXT_MAGIC:
+        return "is ext2 or ext4, not ext3"
+    if head[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
+        return "is an archive, not an image"
+    return "is no SIF, squashfs or ext3 image"
+
+
+def _other_hint(head: bytes, name: str) -> str:
+    if not head:
+        return "download or build it again"
+    if head[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
+        built = f"apptainer build {shell_quote(_file_name(f':{name}'))} {shell_quote(f'docker-archive:{name}')}"
+        return f"if 'docker save' has made it: {built}"
+    return f"look at it with: sifkit inspect {shell_quote(name)}"
 
 
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
@@ -100,6 +157,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
         architecture = root.arch.word if isinstance(root.arch, Arch) and root.arch.word != Arch.UNKNOWN.word else ""
         return ImageFacts(
             path=path,
+            real_path=os.path.realpath(path),
             kind="sif",
             root=_partition_layer(path, root, kind),
             overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
@@ -144,8 +202,15 @@ def _partition_upper(path: str, found: Descriptor) -> Upper:
 def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     """Return the facts of an overlay that is given. Raises as ``image_facts``."""
     name = argument.path
-    found = os.stat(name)
+    found = _found(name, hint=f"create it with: sifkit overlay create --size 1G {shell_quote(name)}")
     path = os.path.realpath(name)
+    owner, group = _names(found)
+    return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)
+
+
+def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> OverlayFacts:
+    """Return what an overlay adds. ``path``: of the file or directory, without symlinks; ``found``: what is known of it."""
+    name = argument.path
     if stat.S_ISDIR(found.st_mode):
         return _directory_facts(argument, path)
     is_writable = os.access(path, os.W_OK)

@@ -8,13 +8,14 @@ this process's until ``close``; servers that it forks have them as well.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
 
 from ext3 import hostio
 
-from ..errors import ImageInUseError, SifkitError, show
+from ..errors import ImageInUseError, SifkitError, human, shell_quote, show
 from .errors import LaunchError, failed_call
 from .ext3_state import read_state
 from .image_place import ImagePlace
@@ -72,7 +73,7 @@ class ImageFiles:
         """
         needs_view = [self._open_layer(layer, for_kernel) for layer in dict.fromkeys(layers)]
         if upper is not None and upper.kind == "image":
-            self._open_upper(upper)
+            self._open_upper(upper, for_kernel=for_kernel)
             if for_kernel:
                 self.check_marks(for_kernel=True)
         if upper is not None and upper.kind == "directory":
@@ -128,11 +129,13 @@ class ImageFiles:
 
     # The layer that is written to
 
-    def _open_upper(self, upper: Upper) -> None:
+    def _open_upper(self, upper: Upper, *, for_kernel: bool) -> None:
         """Open an image that is written to, and bring it into a clean state."""
         fd = self._open_locked(upper, write=True)
         place = ImagePlace.of(upper, fd)
         self._upper = fd, place
+        if not for_kernel:  # whose loop device has no such limit
+            _check_size_limit(upper, place, os.fstat(fd).st_size)
         state = read_state(fd, upper.offset)
         if state.needs_check:
             self.notify(f"{place.name} was not unmounted cleanly, or has errors; it is checked first")
@@ -241,6 +244,15 @@ def _has_marks(layer: Layer) -> bool:
 def _span(image: Layer | Upper) -> Span:
     """Return the range of a partition that is locked; None for the whole file."""
     return None if image.object_id is None else (image.offset, image.size or 0)
+
+
+def _check_size_limit(upper: Upper, place: ImagePlace, size: int) -> None:
+    """Raise LaunchError if the caller may write to no file that is as large as the image."""
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
+    if limit != resource.RLIM_INFINITY and limit < size:
+        what = f"it has {human(size)}, and files that you write may have at most {human(limit)}"
+        hint = f"raise the limit (ulimit -f), or read it only: --overlay {shell_quote(upper.path)}:ro"
+        raise LaunchError(f"{place.name} cannot be written to: {what}", hint=hint)
 
 
 def _check_partition(image: Layer | Upper, fd: int) -> None:

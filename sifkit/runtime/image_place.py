@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
+from typing import NamedTuple
 
 from ..errors import shell_quote, show
-from ..records import record
 from .run_plan import Layer, Upper
 
 __all__ = ["ImagePlace"]
 
 
-@record(kw_only=True)
-class ImagePlace:
+class ImagePlace(NamedTuple):
     """Filesystem of ``size`` bytes at ``offset`` of the file at ``path``; in a SIF that of an object."""
 
     path: str

@@ -11,9 +11,9 @@ import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from ..errors import shell_quote, show
-from ..records import record
 from . import sys
 from .errors import LaunchError, failed_call, unwritten
 from .image_files import ImageFiles
@@ -185,8 +185,7 @@ class KernelLayers:
         self._mounted.append((name, point))
 
 
-@record
-class _WrittenLayer:
+class _WrittenLayer(NamedTuple):
     """Layer that is written to, mounted at ``point`` and open there as ``fd``; of an image its file and loop device.
 
     ``fd`` is open from the beginning, so that it knows of all errors of writing.

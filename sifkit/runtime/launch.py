@@ -7,11 +7,12 @@ kernel ends the command and removes all mounts.
 from __future__ import annotations
 
 import os
+import resource
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from typing import TYPE_CHECKING
+from errno import EINVAL
+from typing import TYPE_CHECKING, NamedTuple
 
-from ..records import record, replace
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
@@ -30,6 +31,8 @@ __all__ = ["launch"]
 
 Notify = Callable[[str], None]
 StartOf = Callable[[RunPlan, str], Start]
+USUAL_UMASK = 0o022
+"""Mask for directories that a run makes, as upper/ in an overlay, which is the container's / for all users."""
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
 
 
@@ -40,6 +43,24 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: Progre
     in the child. ``notify``: is given one line per note. ``progress``: shows how far an image is unpacked. Raises LaunchError,
     ImageInUseError and OSError.
     """
+    sys.keep_exit_codes()
+    umask = os.umask(USUAL_UMASK)
+    size_limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size_limits[1], size_limits[1]))  # an image is larger than the files in it
+
+    def start(found: RunPlan, root: str) -> Start:
+        os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_FSIZE, size_limits)
+        return start_of(found, root)
+
+    try:
+        return _launch(plan, start, notify, progress)
+    finally:
+        os.umask(umask)
+        resource.setrlimit(resource.RLIMIT_FSIZE, size_limits)
+
+
+def _launch(plan: RunPlan, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
     with closing(ImageFiles(notify)) as images:
         if plan.is_root_writable:
             return _launch_in_directory(plan, images, start_of, notify)
@@ -155,7 +176,7 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
     layers = KernelLayers(session.path, images, notify)
     try:
         view = layers.add_writable_directory(plan.layers[0])
-        plan = replace(plan, mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
+        plan = plan._replace(mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
         return _run(plan, _Root(view, session.files), start_of, notify)
     finally:
         layers.close()
@@ -208,8 +229,7 @@ def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
         raise failed_call("the user cannot be mapped into a user namespace", error) from error
 
 
-@record
-class _Root:
+class _Root(NamedTuple):
     """Mounted root of a container, and a directory of the session for generated files."""
 
     path: str
@@ -223,7 +243,8 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
         _new_namespace(sys.CLONE_NEWNS)
         sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
         sys.bind(root.path, root.path, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
-        mount_all(root.path, root.files, mounts_with_accounts(plan, root.path), notify)
+        mounts = mounts_with_accounts(plan, root.path)
+        mount_all(root.path, root.files, mounts, notify, makes_missing=plan.upper is not None)
         if plan.hostname is not None:
             sys.set_hostname(plan.hostname)
         start = start_of(plan, root.path)
@@ -235,6 +256,8 @@ def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
     flags = sum(flag for name, flag in _CLONE_FLAGS.items() if name in plan.namespaces)
     if flags:
         _unshare(flags)
+    if "net" in plan.namespaces:
+        sys.set_interface_up("lo")
     return run_in_container(
         enter,
         cwd=plan.cwd,
@@ -267,7 +290,11 @@ def _new_namespace(flags: int, *, maps: Callable[[], None] | None = None) -> Non
     _unshare(flags)
     if maps is not None:
         maps()
-    sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    try:
+        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+    except OSError as error:
+        hint = "/ is no mount here: after chroot(2), bind its directory to itself before it" if error.errno == EINVAL else ""
+        raise failed_call("the mounts of the host cannot be kept apart", error, hint=hint) from error
 
 
 def _unshare(flags: int) -> None:

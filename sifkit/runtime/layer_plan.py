@@ -7,17 +7,17 @@ given for reading, later ones higher; one is written to, and lies above all wher
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from ..errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
-from ..records import record
 from .config import SiteConfig
-from .request import HostFacts, ImageFacts, OverlayFacts, RunRequest
+from .request import Caller, HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
 
 ALSO_RUNS = {"amd64": "386", "arm64": "arm"}
 """Architectures whose programs run on another, too."""
 
-__all__ = ["NoWayError", "PlannedLayers", "check_image", "choose_way", "plan_layers"]
+__all__ = ["NoWayError", "PlannedLayers", "check_images", "choose_way", "plan_layers"]
 
 
 class NoWayError(SifkitError):
@@ -26,8 +26,7 @@ class NoWayError(SifkitError):
     kind = "not-possible"
 
 
-@record
-class PlannedLayers:
+class PlannedLayers(NamedTuple):
     """Layers from the lowest up, and what is written to. ``is_root_writable``: the root itself."""
 
     layers: tuple[Layer, ...]
@@ -36,16 +35,28 @@ class PlannedLayers:
     notes: tuple[str, ...]
 
 
-def check_image(image: ImageFacts, site: SiteConfig, machine: str) -> None:
-    """Raise FormatError for an image that cannot run here, UsageError for one that the site does not allow."""
-    name = show(image.path)
+def check_images(request: RunRequest, site: SiteConfig) -> None:
+    """Raise FormatError for an image that cannot run here, UsageError for one or an overlay that the site does not allow."""
+    image = request.image
+    _check_image(image, request.caller)
+    _check_limits(image.path, image.real_path, image, site)
+    for overlay in request.overlays:
+        _check_limits(overlay.name, overlay.path, overlay, site)
+
+
+def _check_image(image: ImageFacts, caller: Caller) -> None:
+    name, machine = show(image.path), caller.machine
     if image.is_encrypted:
         raise FormatError(
             f"{name}: its root is encrypted", path=image.path, hint="run it with Apptainer, or build it unencrypted"
         )
-    if image.architecture not in ("", machine, ALSO_RUNS.get(machine)) and machine:
-        hint = f"get the image for {machine}"
+    if image.architecture not in ("", machine, ALSO_RUNS.get(machine), *caller.emulated) and machine:
+        hint = f"get the image for {machine}, or have the administrator set up qemu-user with binfmt_misc"
         raise FormatError(f"{name} is for {image.architecture}, this host is {machine}", path=image.path, hint=hint)
+
+
+def _check_limits(name: str, real: str, image: ImageFacts | OverlayFacts, site: SiteConfig) -> None:
+    """Raise UsageError for an image that the site does not allow. ``real``: its path without symlinks."""
     allowed = {
         "sif": site.allow_container_sif,
         "squashfs": site.allow_container_squashfs,
@@ -61,13 +72,13 @@ def check_image(image: ImageFacts, site: SiteConfig, machine: str) -> None:
         (not site.limit_container_groups or image.group in site.limit_container_groups, "'limit container groups'"),
         (
             not site.limit_container_paths
-            or any(image.path.startswith(path.rstrip("/") + "/") for path in site.limit_container_paths),
+            or any(f"{real}/".startswith(path.rstrip("/") + "/") for path in site.limit_container_paths),
             "'limit container paths'",
         ),
     )
     for holds, directive in limits:
         if not holds:
-            raise UsageError(f"{name}: this site does not allow it", hint=f"{directive} in {show(site.path)}")
+            raise UsageError(f"{show(name)}: this site does not allow it", hint=f"{directive} in {show(site.path)}")
 
 
 def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
@@ -75,8 +86,9 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
     options, image = request.options, request.image
     notes: list[str] = []
     tmpfs = options.writable_tmpfs or (options.compat and not options.writable and not _writers(request.overlays, []))
-    if request.overlays and site.enable_overlay == "no":
-        raise UsageError("this site does not allow overlays", hint=f"'enable overlay = no' in {show(site.path)}")
+    if (request.overlays or tmpfs) and site.enable_overlay == "no":
+        what = "overlays" if request.overlays else "--writable-tmpfs" if options.writable_tmpfs else "--compat"
+        raise UsageError(f"this site does not allow {what}", hint=f"'enable overlay = no' in {show(site.path)}")
     if options.writable and options.writable_tmpfs:
         raise UsageError("--writable and --writable-tmpfs exclude each other", hint="leave out one of them")
     if options.tmpfs_size and not tmpfs:
@@ -113,11 +125,11 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
                 hint=f"use an image: sifkit overlay create --size 1G {shell_quote(writer.name.rstrip('/') + '.img')}",
             )
     if tmpfs:
-        upper = Upper(kind="tmpfs", size=_memory_bytes(options.tmpfs_size) or site.tmpfs_bytes)
+        upper = Upper(kind="tmpfs", size=_given_bytes(options.tmpfs_size) or site.memory_bytes(request.caller.uid))
     return PlannedLayers(tuple(layers), upper, root_is_writable, tuple(notes))
 
 
-def _memory_bytes(text: str) -> int | None:
+def _given_bytes(text: str) -> int | None:
     """Return the size that ``--tmpfs-size`` asks for; None if it is not given. Raises UsageError."""
     if not text:
         return None

@@ -14,10 +14,10 @@ import re
 import struct
 import sys
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 from ext3 import hostio
 
-from ..records import record
 from ..vfs.whiteouts import FUSE_OPAQUE_XATTR, METACOPY_XATTRS, OPAQUE_XATTRS, REDIRECT_XATTRS, WHITEOUT_PREFIX, WHITEOUT_XATTRS
 from .ext3_state import EXT_MAGIC, GROUP_DESC, LARGEST_LOG_BLOCK_SIZE, META_BG, SUPERBLOCK, SUPERBLOCK_OFFSET
 
@@ -41,8 +41,7 @@ _dirent = struct.Struct("<IHBB")
 _words = struct.Struct("<15I")
 
 
-@record
-class FoundMarks:
+class FoundMarks(NamedTuple):
     """Marks of a layer. ``ignored``: of fuse-overlayfs and of others' overlays, so that overlayfs shows what they remove;
     ``moved``: redirects, metacopies, and whiteouts by xattr."""
 

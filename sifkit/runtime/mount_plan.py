@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ..errors import FormatError, UsageError, show
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
 from .config import SiteConfig
+from .device_mounts import device_bind, is_device_bind, plan_devices
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount, Namespace
@@ -24,13 +25,16 @@ __all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "
 
 NO_MOUNT_NAMES = ("proc", "sys", "dev", "devpts", "home", "tmp", "hostfs", "cwd", "bind-paths")
 """Words of ``--no-mount``; a path is a bind of the site."""
-DEVICES = ("tty", "null", "zero", "random", "urandom")
-LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
 SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
 """Working directories that are not shown in the container, which has its own."""
 LOCAL_TIME = "/etc/localtime"
 """Symlink to the file of a zone in most images: followed, the mount would give that zone, which may be UTC, another time."""
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
+CONTAINED_BINDS = ("/etc/localtime", "/etc/hosts")
+"""Binds of the host that contained runs have, too, whatever the site binds."""
+CGROUPS = "/sys/fs/cgroup"
+OWN_HOSTS = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+"""/etc/hosts of a contained run without a network."""
 
 
 class PlannedMounts:
@@ -89,17 +93,19 @@ def plan_mounts(
     options = request.options
     skipped = skipped_mounts(options.no_mount)
     contained = options.contain or options.containall or options.compat
-    planned.mounts += _devices(request, site, skipped, namespaces, contained=contained)
+    _forbid_user_mounts(planned, request, site, binds)
+    planned.mounts += plan_devices(request, site, skipped, namespaces, contained=contained)
     if site.mount_hostfs and "hostfs" not in skipped and not contained:
         planned.mounts += (_host_mount(path) for path in request.host_mounts)
     if "bind-paths" not in skipped:
-        _add_site_binds(planned, request, site, skipped)
-    planned.mounts += _kernel(site, skipped, namespaces)
+        _add_site_binds(planned, request, site, skipped, has_network="net" not in namespaces, contained=contained)
+    planned.mounts += _kernel(request, site, skipped, namespaces)
     _add_home(planned, request, site, skipped, contained=contained)
     if site.mount_tmp and "tmp" not in skipped:
         planned.mounts += _temporary(request, site, contained=contained)
-    planned.mounts += _scratch(request, site)
-    planned.mounts += _files(request, site, keeps_accounts=keeps_accounts)
+    if site.user_bind_control:
+        planned.mounts += _scratch(request, site)
+    planned.mounts += _files(request, site, namespaces, keeps_accounts=keeps_accounts)
     if options.fakeroot:
         from .apt_settings import apt_settings
 
@@ -107,70 +113,96 @@ def plan_mounts(
         planned.mounts += apt.mounts
         planned.variables |= dict(apt.variables)
         planned.notes += apt.notes
-    planned.mounts += _gpu(request)
-    _add_user_binds(planned, request, site, binds)
-    cwd = request.caller.cwd
-    if not contained and "cwd" not in skipped and not options.cwd and _is_shown(cwd) and not planned.covers(cwd):
-        planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
+    if site.user_bind_control:
+        planned.mounts += _libraries_and_programs(request)
+    _add_user_binds(planned, request, site, skipped, binds)
+    if not contained and "cwd" not in skipped and not options.cwd:
+        _add_working_directory(planned, request, site)
     return planned
 
 
-def _is_shown(cwd: str) -> bool:
-    """Return True if a working directory of the host may be shown in the container."""
-    return cwd not in SYSTEM_DIRECTORIES and not any(_is_below(cwd, virtual) for virtual in VIRTUAL_DIRECTORIES)
+def _forbid_user_mounts(planned: PlannedMounts, request: RunRequest, site: SiteConfig, binds: Sequence[BindSpec]) -> None:
+    """Note what the user asks for on a site without user binds. Raises UsageError for a home directory of his choice."""
+    if site.user_bind_control:
+        return
+    options = request.options
+    reason = f"'user bind control = no' in {show(site.path)}"
+    if options.home:
+        raise UsageError("this site does not allow --home", hint=reason)
+    asked = {
+        "--bind": any(not is_device_bind(spec) for spec in binds),
+        "--scratch": bool(options.scratch),
+        "--workdir": bool(options.workdir),
+        "libraries of the host": any(gpu.libraries or gpu.programs for gpu in request.gpus) or bool(options.containlibs),
+    }
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if names:
+        planned.notes.append(f"this site does not allow {', '.join(names)} ({reason}); ignored")
+
+
+def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: SiteConfig) -> None:
+    """Add the working directory of the caller, unless it is a system directory or a mount shows it already."""
+    cwd = request.caller.cwd
+    paths = {cwd, request.caller.real_cwd or cwd}  # a symlink to /usr must not replace the container's
+    if paths & SYSTEM_DIRECTORIES or any(_is_below(path, virtual) for path in paths for virtual in VIRTUAL_DIRECTORIES):
+        return
+    if planned.covers(cwd):
+        return
+    if not site.user_bind_control:
+        planned.notes.append(
+            f"this site does not allow to show the working directory ('user bind control = no' in {show(site.path)})"
+        )
+        return
+    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
 
 
 def _host_mount(path: str) -> Mount:
     return Mount(kind="bind", source=path, target=path, is_optional=True)
 
 
-def _devices(
-    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace], *, contained: bool
+def _kernel(
+    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace]
 ) -> Iterator[Mount]:
-    """Yield /dev: the host's, or a small one of its own."""
-    if site.mount_dev == "no" or "dev" in skipped:
-        return
-    if site.mount_dev == "yes" and not contained:
-        yield Mount(kind="bind", source="/dev", target="/dev", nodev=False, is_optional=True)
-        return
-    yield Mount(kind="tmpfs", target="/dev", nodev=False, size=1 << 20)
-    yield Mount(kind="tmpfs", target="/dev/shm", mode=0o1777, size=site.tmpfs_bytes)
-    if "ipc" in namespaces:
-        yield Mount(kind="mqueue", target="/dev/mqueue", is_optional=True)
-    if site.mount_devpts and "devpts" not in skipped:
-        group = "" if "user" in namespaces else ",gid=5"
-        data = f"newinstance,ptmxmode=0666,mode=0620{group}"
-        yield Mount(kind="devpts", target="/dev/pts", nodev=False, noexec=True, data=data)
-        yield Mount(kind="symlink", source="/dev/pts/ptmx", target="/dev/ptmx")
-    for name in DEVICES:
-        yield Mount(kind="bind", source=f"/dev/{name}", target=f"/dev/{name}", nodev=False, is_optional=True)
-    for name, text in LINKS.items():
-        yield Mount(kind="symlink", source=text, target=f"/dev/{name}")
-    for device in request.gpu.devices:
-        yield Mount(kind="bind", source=device, target=device, nodev=False, is_optional=True)
+    """Yield /proc and /sys: new ones where PIDs or the network are the container's own, which the host's would not show.
 
-
-def _kernel(site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace]) -> Iterator[Mount]:
-    """Yield /proc and /sys. In a user namespace only its own process numbers allow a new /proc."""
+    In a user namespace the kernel allows new ones in these cases only.
+    """
     if site.mount_proc and "proc" not in skipped:
         if "pid" in namespaces:
             yield Mount(kind="proc", target="/proc", noexec=True)
         else:
             yield Mount(kind="bind", source="/proc", target="/proc", is_optional=True)
     if site.mount_sys and "sys" not in skipped:
-        yield Mount(kind="bind", source="/sys", target="/sys", is_optional=True)
+        if "net" in namespaces:
+            yield Mount(kind="sysfs", target="/sys", is_optional=True)
+            if request.kind_of(CGROUPS) == "directory":
+                yield Mount(kind="bind", source=CGROUPS, target=CGROUPS, is_optional=True)
+        else:
+            yield Mount(kind="bind", source="/sys", target="/sys", is_optional=True)
 
 
-def _add_site_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str]) -> None:
-    """Add the binds of the site; one whose source is missing is left out, with a note if the site has asked for it."""
-    for spec in parse_binds(site.bind_path, "/", option="bind path"):
+def _add_site_binds(
+    planned: PlannedMounts,
+    request: RunRequest,
+    site: SiteConfig,
+    skipped: frozenset[str],
+    *,
+    has_network: bool,
+    contained: bool,
+) -> None:
+    """Add the binds of the site; one whose source is missing is left out, with a note if the site has asked for it.
+
+    Contained runs have two files of the host only; without a network an own /etc/hosts.
+    """
+    for spec in parse_binds(CONTAINED_BINDS if contained else site.bind_path, "/", option="bind path"):
         if spec.target in skipped:
             continue
-        if request.kind_of(spec.source) == "missing":
-            if site.path:
-                planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
-            continue
-        planned.mounts.append(_bind(spec, is_optional=True))
+        if contained and not has_network and spec.target == "/etc/hosts":
+            planned.mounts.append(Mount(kind="bind", target=spec.target, content=OWN_HOSTS, mode=0o644, is_optional=True))
+        elif request.kind_of(spec.source) != "missing":
+            planned.mounts.append(_bind(spec, is_optional=True))
+        elif site.path and not contained:
+            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
 
 
 def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
@@ -184,45 +216,52 @@ def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
     )
 
 
-def _add_user_binds(planned: PlannedMounts, request: RunRequest, site: SiteConfig, binds: Sequence[BindSpec]) -> None:
+def _add_user_binds(
+    planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], binds: Sequence[BindSpec]
+) -> None:
     """Add the binds of the user. Raises FormatError for a source that is missing."""
-    if binds and not site.user_bind_control:
-        planned.notes.append(f"this site does not allow --bind ('user bind control = no' in {show(site.path)}); it is ignored")
-        return
     for spec in binds:
+        if not site.user_bind_control and not is_device_bind(spec):
+            continue
         if request.kind_of(spec.source) == "missing":
             raise FormatError(
                 f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
             )
-        planned.mounts.append(_bind(spec))
+        found = device_bind(spec, site, skipped) if is_device_bind(spec) else _bind(spec)
+        if isinstance(found, Mount):
+            planned.mounts.append(found)
+        else:
+            planned.notes.append(found)
 
 
 def _add_home(
     planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], *, contained: bool
 ) -> None:
-    """Add the home directory and set where it is."""
+    """Add the home directory and set where it is. One that the host lacks is an empty one in memory, as with Apptainer."""
     options = request.options
-    source, target = request.caller.home, "/root" if options.fakeroot else request.caller.home
+    source = request.caller.home if request.caller.home.startswith("/") else "/"
+    target = "/root" if options.fakeroot else source
     if options.home:
         source, target = parse_home(options.home, request.caller.cwd)
         if options.no_home:
             raise UsageError("--home and --no-home exclude each other", hint="leave out one of them")
-        if request.kind_of(source) != "directory" and not contained:
+        if request.kind_of(source) == "file":
             raise FormatError(f"{show(source)} is no directory", path=source, hint="it is the source of --home")
     planned.home = target
-    if options.no_home or not site.mount_home or "home" in skipped:
+    if options.no_home or "home" in skipped or not (site.mount_home or options.home):
         return
-    if contained and not options.home:
-        if options.workdir:
-            source = posixpath.join(_workdir(request), "home")
-            planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))
-        else:
-            planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.tmpfs_bytes))
-        return
-    if request.kind_of(source) == "missing":
-        planned.notes.append(f"the home directory {show(source)} is missing on this host")
-        return
-    planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
+    if target == "/" or (not options.home and target in SYSTEM_DIRECTORIES):  # such as /bin of the user sync
+        planned.notes.append(f"the home directory {show(target)} cannot be shown in a container")
+    elif contained and not options.home and options.workdir and site.user_bind_control:
+        source = posixpath.join(_workdir(request), "home")
+        planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))
+    elif contained and not options.home:
+        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+    elif request.kind_of(source) == "missing":
+        planned.notes.append(f"the home directory {show(source)} is missing on this host; an empty one in memory is shown")
+        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+    else:
+        planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
 
 
 def _workdir(request: RunRequest) -> str:
@@ -238,11 +277,11 @@ def _temporary(request: RunRequest, site: SiteConfig, *, contained: bool) -> Ite
     for target, name in (("/tmp", "tmp"), ("/var/tmp", "var_tmp")):
         if not contained:
             yield Mount(kind="bind", source=target, target=target, is_optional=True)
-        elif request.options.workdir:
+        elif request.options.workdir and site.user_bind_control:
             source = posixpath.join(_workdir(request), name)
             yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o1777)
         else:
-            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.tmpfs_bytes)
+            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.memory_bytes(request.caller.uid))
 
 
 def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
@@ -255,10 +294,10 @@ def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
             source = posixpath.join(_workdir(request), "scratch", target.lstrip("/"))
             yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700)
         else:
-            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.tmpfs_bytes)
+            yield Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid))
 
 
-def _files(request: RunRequest, site: SiteConfig, *, keeps_accounts: bool) -> Iterator[Mount]:
+def _files(request: RunRequest, site: SiteConfig, namespaces: frozenset[Namespace], *, keeps_accounts: bool) -> Iterator[Mount]:
     """Yield the generated files. passwd and group are made of the container's own."""
     options = request.options
     content = request.resolv_conf
@@ -266,7 +305,7 @@ def _files(request: RunRequest, site: SiteConfig, *, keeps_accounts: bool) -> It
         content = _name_servers(options.dns)
     if site.config_resolv_conf and content is not None:
         yield Mount(kind="bind", target="/etc/resolv.conf", content=content, mode=0o644, is_optional=True)
-    if options.hostname:
+    if options.hostname and "uts" in namespaces:
         hostname = f"{options.hostname}\n".encode()
         yield Mount(kind="bind", target="/etc/hostname", content=hostname, mode=0o644, is_optional=True)
     if site.config_passwd and not keeps_accounts:
@@ -288,11 +327,14 @@ def _name_servers(text: str) -> bytes:
     return "".join(lines).encode()
 
 
-def _gpu(request: RunRequest) -> Iterator[Mount]:
-    """Yield the libraries and programs of GPUs, read-only."""
-    for source in request.gpu.libraries:
+def _libraries_and_programs(request: RunRequest) -> Iterator[Mount]:
+    """Yield the libraries and programs of GPUs, and the libraries that the caller names, read-only."""
+    named = [
+        posixpath.join(request.caller.cwd, path) for text in request.options.containlibs for path in text.split(",") if path
+    ]
+    for source in dict.fromkeys([*(path for gpu in request.gpus for path in gpu.libraries), *named]):
         target = f"{LIBRARY_PATH}/{posixpath.basename(source)}"
         yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)
-    for source in request.gpu.programs:
+    for source in dict.fromkeys(path for gpu in request.gpus for path in gpu.programs):
         target = f"/usr/bin/{posixpath.basename(source)}"
         yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)

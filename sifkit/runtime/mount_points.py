@@ -10,9 +10,8 @@ import errno
 import os
 import stat
 from collections.abc import Hashable
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from ..records import record
 from ..vfs.file_tree import FileTree
 from ..vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
 
@@ -91,8 +90,7 @@ def root_at(given: bytes | Root) -> Root:
     return _HostRoot(given) if isinstance(given, bytes) else given
 
 
-@record
-class FoundPath:
+class FoundPath(NamedTuple):
     """Path below a root: the names of what exists, none of them a symlink, and the ``missing`` names after it."""
 
     existing: tuple[bytes, ...]

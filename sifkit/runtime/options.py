@@ -7,10 +7,9 @@ An option works, has no effect here, or is refused with the reason. Names, lette
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..errors import NotYetError, UsageError, show
-from ..records import field, record
 
 __all__ = ["OPTIONS", "RunOption", "RunOptions", "Value", "check_options", "no_effect_notes", "options_for", "with_variables"]
 
@@ -23,10 +22,10 @@ LAYERS, FILES, PROCESS, ENVIRONMENT, OTHER = "Layers", "Directories and files", 
 CGROUPS = "limits need cgroups; use those of your batch system, or systemd-run --user --scope -p MemoryMax=4G sifkit ..."
 CAPABILITIES = "capabilities are not changed: root keeps its own, a plain user has none"
 REGISTRY = "images are not fetched from a registry"
+HELPERS = "no helper programs are used for --fakeroot"
 
 
-@record
-class RunOption:
+class RunOption(NamedTuple):
     """Option. ``kind`` "list": may be repeated. ``variables``: names after APPTAINER_ and SINGULARITY_, the first wins.
 
     ``reason``: why it has no effect or is refused. ``only``: the verbs that have it, all if empty. ``other_names``: mean the
@@ -57,8 +56,7 @@ class RunOption:
         return f"--{self.name}"
 
 
-@record(kw_only=True)
-class RunOptions:
+class RunOptions(NamedTuple):
     """Values of the options that work. Text is as given; empty means that the option is not given."""
 
     overlay: tuple[str, ...] = ()
@@ -94,11 +92,14 @@ class RunOptions:
     compat: bool = False
     nv: bool = False
     no_nv: bool = False
+    rocm: bool = False
+    no_rocm: bool = False
+    containlibs: tuple[str, ...] = ()
     app: str = ""
     shell: str = ""
     dry_run: bool = False
     no_privs: bool = False
-    given: frozenset[str] = field(default_factory=frozenset)
+    given: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, values: Mapping[str, Value]) -> RunOptions:
@@ -205,8 +206,10 @@ OPTIONS: tuple[RunOption, ...] = (
     RunOption("ipc", "flag", "have own shared memory and message queues", "i", "", PROCESS, variables=("IPC", "UNSHARE_IPC")),
     RunOption("uts", "flag", "have an own host name", "", "", PROCESS, variables=("UTS", "UNSHARE_UTS")),
     RunOption("hostname", "text", "host name in the container", "", "NAME", PROCESS, variables=("HOSTNAME",)),
-    RunOption("net", "flag", "have no network; with --network none", "n", "", PROCESS, variables=("NET", "UNSHARE_NET")),
-    RunOption("network", "text", "none", "", "none", PROCESS, variables=("NETWORK",)),
+    RunOption(
+        "net", "flag", "have an own network; only with --network none", "n", "", PROCESS, variables=("NET", "UNSHARE_NET")
+    ),
+    RunOption("network", "text", "none: have no network", "", "none", PROCESS, variables=("NETWORK",)),
     RunOption("dns", "text", "name servers, with commas", "", "ADDRESSES", PROCESS, variables=("DNS",)),
     RunOption("no-init", "flag", "start the command itself as process 1", "", "", PROCESS, variables=("NOSHIMINIT",)),
     RunOption("no-umask", "flag", "set the umask 0022", "", "", PROCESS, variables=("NO_UMASK",)),
@@ -220,16 +223,28 @@ OPTIONS: tuple[RunOption, ...] = (
         variables=("COMPAT",),
     ),
     RunOption("nv", "flag", "show Nvidia GPUs and their libraries", "", "", PROCESS, variables=("NV",)),
+    RunOption("rocm", "flag", "show AMD GPUs and their libraries", "", "", PROCESS, variables=("ROCM",)),
     RunOption("no-privs", "flag", "as root, run without capabilities", "", "", PROCESS, variables=("NO_PRIVS",)),
     RunOption("dry-run", "flag", "print what would be done, and run nothing", "", "", OTHER),
-    RunOption("no-nv", "flag", "do not show Nvidia GPUs", variables=("NO_NV",), hidden=True),
-    _unneeded("no-rocm", "flag", "AMD GPUs are not shown", "NO_ROCM"),
+    RunOption("no-nv", "flag", "do not show Nvidia GPUs", variables=("NV_OFF", "NO_NV"), hidden=True),
+    RunOption("no-rocm", "flag", "do not show AMD GPUs", variables=("ROCM_OFF", "NO_ROCM"), hidden=True),
+    RunOption(
+        "containlibs",
+        "list",
+        "libraries of the host to show, with commas",
+        "",
+        "PATHS",
+        variables=("CONTAINLIBS",),
+        hidden=True,
+    ),
     _unneeded("disable-cache", "flag", REGISTRY, "DISABLE_CACHE"),
     _unneeded("no-https", "flag", REGISTRY, "NO_HTTPS", "NOHTTPS"),
     _unneeded("authfile", "text", REGISTRY, "AUTHFILE"),
     _unneeded("docker-host", "text", REGISTRY, "DOCKER_HOST"),
     _unneeded("docker-login", "flag", REGISTRY, "DOCKER_LOGIN"),
     _unneeded("unsquash", "flag", "images are unpacked only where nothing else works", "UNSQUASH"),
+    _unneeded("ignore-subuid", "flag", HELPERS, "IGNORE_SUBUID"),
+    _unneeded("ignore-fakeroot-command", "flag", HELPERS, "IGNORE_FAKEROOT_COMMAND"),
     _refused("add-caps", "text", CAPABILITIES, "ADD_CAPS"),
     _refused("drop-caps", "text", CAPABILITIES, "DROP_CAPS"),
     _refused("keep-privs", "flag", CAPABILITIES, "KEEP_PRIVS"),
@@ -256,7 +271,6 @@ OPTIONS: tuple[RunOption, ...] = (
     _refused("netns-path", "text", "network namespaces of others are not joined", "NETNS_PATH"),
     _refused("network-args", "list", "networks are not set up; --network none works", "NETWORK_ARGS"),
     _refused("nvccli", "flag", "nvidia-container-cli is not used; --nv works without", "NVCCLI"),
-    _refused("rocm", "flag", "AMD GPUs are not shown in this release; bind /dev/kfd, /dev/dri and the libraries", "ROCM"),
     _refused("passphrase", "flag", "encrypted images are not supported"),
     _refused("pem-path", "text", "encrypted images are not supported", "ENCRYPTION_PEM_PATH"),
     _refused("sharens", "flag", "containers do not share namespaces", "SHARENS"),
@@ -264,7 +278,7 @@ OPTIONS: tuple[RunOption, ...] = (
 )
 """Every option of Apptainer's ``exec``, ``run`` and ``shell``, and ours."""
 
-JOINED = {"bind"}
+JOINED = {"bind", "mount"}
 """Options to which the variables add, instead of standing in for them."""
 TRUE, FALSE = {"1", "t", "T", "TRUE", "true", "True"}, {"0", "f", "F", "FALSE", "false", "False"}
 

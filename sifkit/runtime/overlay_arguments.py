@@ -7,9 +7,9 @@ what is meant. It splits at commas: ``a.img:ro,b.img`` is two overlays.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
 
 from ..errors import UsageError, show
-from ..records import record
 from .request import PathKind
 
 __all__ = ["RunOverlay", "parse_run_overlays"]
@@ -17,8 +17,7 @@ __all__ = ["RunOverlay", "parse_run_overlays"]
 KindOf = Callable[[str], PathKind]
 
 
-@record
-class RunOverlay:
+class RunOverlay(NamedTuple):
     """Overlay as given. ``work``: the second directory, if ``path`` is the upper directory itself."""
 
     path: str

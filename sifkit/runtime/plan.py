@@ -6,22 +6,21 @@ All that can be refused is refused here, before anything is mounted.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..errors import UsageError, show
-from ..records import replace
 from .binds import BindSpec
 from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
-from .layer_plan import check_image, choose_way, plan_layers
+from .layer_plan import check_images, choose_way, plan_layers
 from .mount_plan import PlannedMounts, plan_mounts, user_binds
 from .options import RunOptions
-from .request import HostFacts, RunRequest
+from .request import GpuMaker, HostFacts, RunRequest
 from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Upper, Way
 from .shell_words import parse_environment_file
 
-__all__ = ["plan_run", "uses_nv"]
+__all__ = ["gpu_makers", "plan_run"]
 
 HOSTNAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?)*")
 LONGEST_HOSTNAME = 64
@@ -35,15 +34,15 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     host does not allow it.
     """
     _check(request, host)
-    check_image(request.image, site, request.caller.machine)
+    check_images(request, site)
     layers = plan_layers(request, site)
     way = choose_way(request, layers, host)
     root_notes: tuple[str, ...] = ()
     if way == "root" and request.options.fakeroot:
-        request = replace(request, options=replace(request.options, fakeroot=False))
+        request = request._replace(options=request.options._replace(fakeroot=False))
         root_notes = ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     options = request.options
-    namespaces = _namespaces(options, site, way)
+    namespaces, namespace_notes = _namespaces(options, site, way)
     binds = user_binds(request)
     writes = layers.upper is not None or layers.is_root_writable
     mounts = plan_mounts(
@@ -71,16 +70,16 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         namespaces=namespaces,
         fakeroot=options.fakeroot,
         drops_capabilities=options.no_privs and not options.fakeroot,
-        hostname=options.hostname or None,
+        hostname=options.hostname if options.hostname and "uts" in namespaces else None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
-        nv=uses_nv(options, site),
         cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
         joins_directories=_joins_directories(way, layers.layers, host),
         notes=(
             *layers.notes,
             *root_notes,
             *_memory_notes(way, layers.upper, host),
+            *namespace_notes,
             *mounts.notes,
             *environment_notes,
             *_gpu_notes(request),
@@ -96,9 +95,7 @@ def _check(request: RunRequest, host: HostFacts) -> None:
     if options.network not in ("", "none"):
         raise UsageError(f"--network {show(options.network)}: networks are not set up", hint="none is supported")
     if options.net and not options.network:
-        raise UsageError("--net would set up a network, which is not supported", hint="for no network: --net --network none")
-    if options.network and not options.net:
-        raise UsageError("--network none needs --net", hint="write --net --network none")
+        raise UsageError("--net would set up a network, which is not supported", hint="for no network: --network none")
     if options.hostname and (len(options.hostname) > LONGEST_HOSTNAME or not HOSTNAME.fullmatch(options.hostname)):
         raise UsageError(f"--hostname {show(options.hostname)}: not a host name")
     if options.pid and options.no_pid:
@@ -111,8 +108,11 @@ def _check(request: RunRequest, host: HostFacts) -> None:
         raise UsageError(f"--cwd {show(options.cwd)}: it is a path in the container, and must be absolute")
 
 
-def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> frozenset[Namespace]:
-    """Return the namespaces that the command gets beside its own mounts. Raises UsageError for one the site does not allow."""
+def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> tuple[frozenset[Namespace], tuple[str, ...]]:
+    """Return the namespaces that the command gets beside its own mounts, and notes on those the site does not allow.
+
+    Raises UsageError if the user namespace is one of them.
+    """
     contained = options.containall or options.compat
     found: set[Namespace] = set()
     if way != "root":
@@ -123,13 +123,17 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> frozenset[Na
         found.add("ipc")
     if options.uts or options.hostname:
         found.add("uts")
-    if options.net:
+    if options.network:
         found.add("net")
     allowed = {"user": site.allow_user_ns, "pid": site.allow_pid_ns, "ipc": site.allow_ipc_ns, "uts": site.allow_uts_ns}
-    for name in sorted(found):
-        if not allowed.get(name, True):
-            raise UsageError(f"this site does not allow {name} namespaces", hint=f"'allow {name} ns = no' in {show(site.path)}")
-    return frozenset(found)
+    forbidden = {name for name in found if not allowed.get(name, True)}
+    if "user" in forbidden:
+        raise UsageError("this site does not allow user namespaces", hint=f"'allow user ns = no' in {show(site.path)}")
+    notes = (
+        f"this site does not allow {name.upper()} namespaces ('allow {name} ns = no' in {show(site.path)}): the host's is used"
+        for name in sorted(forbidden)
+    )
+    return frozenset(found - forbidden), tuple(notes)
 
 
 def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:
@@ -157,11 +161,11 @@ def _environment(
             home=mounts.home,
             binds=[one.target for one in binds],
             app=options.app,
-            with_libraries=bool(request.gpu.libraries),
+            with_libraries=any(gpu.libraries for gpu in request.gpus) or bool(options.containlibs),
         )
     )
     more = {name: value for name, value in mounts.variables.items() if name not in environment.injected}
-    return replace(environment, passed={**environment.passed, **more}), notes
+    return environment._replace(passed={**environment.passed, **more}), notes
 
 
 def _account(request: RunRequest, home: str) -> Account:
@@ -190,9 +194,13 @@ def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...],
     return (request.caller.cwd, home), False
 
 
-def uses_nv(options: RunOptions, site: SiteConfig) -> bool:
-    """Return True if GPUs are shown."""
-    return (options.nv or site.always_use_nv) and not options.no_nv
+def gpu_makers(options: RunOptions, site: SiteConfig) -> tuple[GpuMaker, ...]:
+    """Return the makers of the GPUs that are shown."""
+    found: dict[GpuMaker, bool] = {
+        "Nvidia": (options.nv or site.always_use_nv) and not options.no_nv,
+        "AMD": (options.rocm or site.always_use_rocm) and not options.no_rocm,
+    }
+    return tuple(maker for maker, is_shown in found.items() if is_shown)
 
 
 def _memory_notes(way: Way, upper: Upper | None, host: HostFacts) -> tuple[str, ...]:
@@ -202,8 +210,10 @@ def _memory_notes(way: Way, upper: Upper | None, host: HostFacts) -> tuple[str, 
     return (f"a directory that is removed from the image cannot be made again in memory: {reason}",)
 
 
-def _gpu_notes(request: RunRequest) -> tuple[str, ...]:
-    gpu = request.gpu
-    if request.options.nv and not gpu.devices:
-        return ("--nv: no Nvidia GPU is found on this host",)
-    return ()
+def _gpu_notes(request: RunRequest) -> Iterator[str]:
+    """Yield notes on GPUs that the user asks for and the host has not."""
+    asked = {"Nvidia": ("--nv", request.options.nv), "AMD": ("--rocm", request.options.rocm)}
+    for gpu in request.gpus:
+        option, is_asked = asked[gpu.maker]
+        if is_asked and not gpu.devices:
+            yield f"{option}: no {gpu.maker} GPU is found on this host"

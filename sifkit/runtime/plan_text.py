@@ -30,6 +30,7 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
         yield f"mount: {_mount(mount)}"
     names = " ".join(sorted(plan.namespaces - {"user"})) or "those of the host"
     yield f"namespaces: mounts of its own, others: {names}{', user' if 'user' in plan.namespaces else ''}"
+    yield f"not isolated: {', '.join(_shared_with_host(plan)) or 'nothing'}"
     account = plan.account
     yield f"user: {show(account.name)} ({account.uid}:{account.gid}), home {show(plan.home)}"
     if plan.fakeroot:
@@ -46,6 +47,19 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
     words = " ".join(show(shlex.quote(word)) for word in plan.command.words)
     app = f" of the app {show(plan.command.app)}" if plan.command.app else ""
     yield f"command: {plan.command.action}{app} {words}".rstrip()
+
+
+def _shared_with_host(plan: RunPlan) -> Iterator[str]:
+    """Yield what the command can do on the host, or sees of it."""
+    if plan.way == "root" and not plan.drops_capabilities:
+        yield "root's capabilities"
+    if any(mount.kind == "bind" and mount.source == mount.target == "/dev" for mount in plan.mounts):
+        yield "devices"
+    if any(mount.source == mount.target == "/sys" for mount in plan.mounts):
+        yield "/sys"
+    for namespace, what in (("pid", "processes"), ("ipc", "shared memory"), ("net", "network")):
+        if namespace not in plan.namespaces:
+            yield what
 
 
 def _layer(layer: Layer) -> str:

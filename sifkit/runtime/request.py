@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import Literal, NamedTuple, Protocol
 
-from ..records import field, record
 from .options import RunOptions
-from .run_plan import Layer, Upper
+from .run_plan import NO_VARIABLES, Layer, Upper
 
-__all__ = ["Caller", "Fact", "GpuFiles", "HostFacts", "ImageFacts", "ImageKind", "OverlayFacts", "PathKind", "RunRequest"]
+__all__ = [
+    "Caller",
+    "Fact",
+    "GpuFiles",
+    "GpuMaker",
+    "HostFacts",
+    "ImageFacts",
+    "ImageKind",
+    "OverlayFacts",
+    "PathKind",
+    "RunRequest",
+]
 
 ImageKind = Literal["sif", "squashfs", "ext3", "directory"]
 PathKind = Literal["file", "directory", "missing"]
+GpuMaker = Literal["Nvidia", "AMD"]
 
 
 class Fact(Protocol):
@@ -50,18 +61,18 @@ class HostFacts(Protocol):
     def tmpfs_upper(self) -> Fact: ...
 
 
-@record(kw_only=True)
-class ImageFacts:
+class ImageFacts(NamedTuple):
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
     could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``architecture``: of a SIF, in
-    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file.
+    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file. ``real_path``: ``path`` without symlinks.
     """
 
     path: str
     kind: ImageKind
     root: Layer
+    real_path: str = ""
     overlays: tuple[Layer, ...] = ()
     uppers: tuple[Upper, ...] = ()
     unused_overlay: str = ""
@@ -72,13 +83,12 @@ class ImageFacts:
     group: str = ""
 
 
-@record(kw_only=True)
-class OverlayFacts:
+class OverlayFacts(NamedTuple):
     """Overlay that is given. ``name``: as typed.
 
     ``layers``: what it adds for reading. ``upper``: what is written to if it is not read-only; None: it can only be read.
     ``is_writable``: the caller may write to the file or directory. ``filesystem``: the kind of filesystem that a directory lies
-    on, if no layer that is written to may lie there.
+    on, if no layer that is written to may lie there. ``path``: without symlinks. ``owner``, ``group``: names, of the file.
     """
 
     name: str
@@ -88,12 +98,17 @@ class OverlayFacts:
     read_only: bool = False
     is_writable: bool = True
     filesystem: str = ""
+    path: str = ""
+    owner: str = ""
+    group: str = ""
 
 
-@record(kw_only=True)
-class Caller:
-    """User who runs the command, as the user database of the host has him, and his process. ``machine``: his
-    host's architecture, in the words of Go."""
+class Caller(NamedTuple):
+    """User who runs the command, as the user database of the host has him, and his process.
+
+    ``cwd``: as his shell calls it, with symlinks; ``real_cwd``: without. ``terminal``: device of his terminal, empty if he has
+    none. ``machine``: his host's architecture, in the words of Go; ``emulated``: others whose programs an emulator runs there.
+    """
 
     uid: int
     gid: int
@@ -105,13 +120,16 @@ class Caller:
     gecos: str = ""
     shell: str = "/bin/sh"
     machine: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
+    emulated: tuple[str, ...] = ()
+    real_cwd: str = ""
+    terminal: str = ""
+    environment: Mapping[str, str] = NO_VARIABLES
 
 
-@record(kw_only=True)
-class GpuFiles:
-    """Files of GPUs on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
+class GpuFiles(NamedTuple):
+    """Files of the GPUs of a ``maker`` on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
 
+    maker: GpuMaker
     devices: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
@@ -121,8 +139,7 @@ def _always_missing(path: str) -> PathKind:
     return "missing"
 
 
-@record(kw_only=True)
-class RunRequest:
+class RunRequest(NamedTuple):
     """Request of a run.
 
     ``env_files``: name and text of each ``--env-file``. ``kind_of``: what a path of the host is. ``host_mounts``: mount points
@@ -140,5 +157,5 @@ class RunRequest:
     kind_of: Callable[[str], PathKind] = _always_missing
     host_mounts: tuple[str, ...] = ()
     resolv_conf: bytes | None = None
-    gpu: GpuFiles = field(default_factory=GpuFiles)
+    gpus: tuple[GpuFiles, ...] = ()
     repeat: tuple[str, ...] = ()

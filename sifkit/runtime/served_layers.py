@@ -264,7 +264,7 @@ def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Se
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)
-    return WritableServer(fd, backend, report=report_error)
+    return WritableServer(fd, backend, has_overlay=True, report=report_error)
 
 
 def _open_layer(layer: Layer) -> FileTree[Any]:

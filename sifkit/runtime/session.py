@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
+from typing import NamedTuple
 
-from ..records import record
 from . import sys
 from .errors import LaunchError
 
@@ -21,8 +21,7 @@ SESSION_OPTIONS = "mode=755,size=16m"
 """Bounds what is generated in it; a writable layer in memory has a tmpfs of its own."""
 
 
-@record
-class Session:
+class Session(NamedTuple):
     """Directories of a mounted session: all of it, the layer of missing mount points, and generated files."""
 
     path: str

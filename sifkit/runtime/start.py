@@ -11,9 +11,9 @@ is one argument of at most 128 KiB, stays small.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import NamedTuple
 
-from ..errors import FormatError, show
-from ..records import record
+from ..errors import FormatError, counted, show
 from .environment import LIBRARY_PATH, is_variable_name
 from .run_plan import Command, ContainerEnvironment
 from .shell_words import apply_assignments, expand, needs_evaluation
@@ -26,12 +26,13 @@ AFTER = "99-base.sh"
 """Script after which the user's variables are set."""
 HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
+FAILED = 255
+"""Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
 
-@record(kw_only=True)
-class ContainerFacts:
+class ContainerFacts(NamedTuple):
     """Facts of the root of the container. ``shell``: /bin/sh is there; ``bash``: /bin/bash.
 
     ``scripts``: names and contents of the environment scripts, in order. ``runscript``: of the container or of the app asked
@@ -46,8 +47,7 @@ class ContainerFacts:
     has_asked_shell: bool = False
 
 
-@record
-class Start:
+class Start(NamedTuple):
     """Words and environment of the first process. ``argv[0]`` without a slash is searched in its PATH."""
 
     argv: tuple[str, ...]
@@ -72,7 +72,7 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
         after = [text for name, text in facts.scripts if name > AFTER and name != OURS]
         ignored += sum(apply_assignments(text, variables) for text in after)
         if ignored:
-            notes = (*notes, f"the image has no /bin/sh: {ignored} lines of its environment scripts were not understood")
+            notes = (*notes, f"the image has no /bin/sh; not understood in its environment scripts: {counted(ignored, 'line')}")
     else:
         _inject(environment, variables)
     _finish(environment, variables)
@@ -182,6 +182,7 @@ esac
 _sifkit_find() {{
 case $1 in
 */*) [ -e "$1" ] || {{ printf '%s: %s: no such file in the container\\n' "$0" "$1" >&2; exit 255; }}
+[ ! -d "$1" ] || {{ printf '%s: %s: is a directory\\n' "$0" "$1" >&2; exit 255; }}
 [ -f "$1" ] && [ -x "$1" ] || {{ printf '%s: %s: permission denied\\n' "$0" "$1" >&2; exit 255; }}
 return;;
 esac
@@ -195,7 +196,10 @@ exit 255
 }}
 _sifkit_find "$@"
 unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
+trap 'exit {FAILED}' 0
+[ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
 exec "$@"
+exit {FAILED}
 """
     return script, {**others, **variables}
 

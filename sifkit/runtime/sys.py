@@ -3,7 +3,7 @@
 Each raises OSError whose ``filename`` says what was tried. The standard library has ``unshare`` and ``setns`` since Python
 3.12.
 Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), seccomp(2), loop(4), user_namespaces(7); Linux
-``include/uapi/linux/loop.h``.
+``include/uapi/linux/loop.h``, ``include/uapi/linux/if.h``.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import struct
 import sys
+import time
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -25,6 +26,7 @@ __all__ = [
     "CLONE_NEWUTS",
     "MNT_DETACH",
     "MS_BIND",
+    "MS_MOVE",
     "MS_NODEV",
     "MS_NOEXEC",
     "MS_NOSUID",
@@ -42,8 +44,10 @@ __all__ = [
     "filesystem_magic",
     "mount",
     "pivot_root",
+    "keep_exit_codes",
     "set_dumpable",
     "set_hostname",
+    "set_interface_up",
     "set_no_new_privileges",
     "set_parent_death_signal",
     "set_seccomp_filter",
@@ -55,7 +59,7 @@ __all__ = [
 ]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
-MS_REMOUNT, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_REC = 32, 1024, 2048, 4096, 16384
+MS_REMOUNT, MS_NOATIME, MS_NODIRATIME, MS_BIND, MS_MOVE, MS_REC = 32, 1024, 2048, 4096, 8192, 16384
 MS_UNBINDABLE, MS_PRIVATE, MS_SLAVE, MS_RELATIME = 1 << 17, 1 << 18, 1 << 19, 1 << 21
 MNT_DETACH = 2
 
@@ -69,6 +73,8 @@ CAPABILITY_VERSION_3 = 0x2008_0522
 
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218, "i686": 217}
 """Number of the system call, which the C library does not wrap, by machine."""
+NARROW = {"aarch64": "armv7l", "armv8l": "armv7l", "armv6l": "armv7l", "x86_64": "i686", "i586": "i686"}
+"""Machine whose system calls a program of 32 bits makes."""
 SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348, "armv7l": 383, "i686": 354}
 """The same of seccomp(2)."""
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
@@ -84,8 +90,14 @@ LOOP_SET_FD, LOOP_CLR_FD, LOOP_SET_STATUS64, LOOP_CONFIGURE, LOOP_CTL_GET_FREE =
 LO_FLAGS_READ_ONLY, LO_FLAGS_AUTOCLEAR = 1, 4
 LOOP_ATTEMPTS = 64
 """Free devices asked for at most: another process may take each of them first."""
+LOOP_PAUSE = 0.01
+"""Seconds between attempts to set up a device that is in use at that moment."""
 _loop_info = struct.Struct("<5Q4I64s64s32s2Q")
 _loop_config_head, LOOP_CONFIG_RESERVED = struct.Struct("<II"), bytes(64)
+
+SIOCGIFFLAGS, SIOCSIFFLAGS, IFF_UP = 0x8913, 0x8914, 1
+_ifreq_flags = struct.Struct("<16sh22x")
+"""struct ifreq of netdevice(7): name and flags."""
 
 _STATVFS_FLAGS = {
     1: MS_RDONLY,
@@ -146,9 +158,12 @@ def bind(source: str | bytes, target: str | bytes, *, flags: int = 0, recursive:
 
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
     """Make ``new_root`` the root directory, and mount the old one at ``put_old``."""
-    number = PIVOT_ROOT.get(os.uname().machine)
+    machine = os.uname().machine
+    if struct.calcsize("P") == 4:  # a program of 32 bits; the kernel may have 64
+        machine = NARROW.get(machine, machine)
+    number = PIVOT_ROOT.get(machine)
     if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"pivot_root on {os.uname().machine}")
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"pivot_root on {machine}")
     _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
@@ -185,9 +200,25 @@ def set_hostname(name: str) -> None:
     _check(_libc.sethostname(raw, ctypes.c_size_t(len(raw))), "sethostname")
 
 
+def set_interface_up(name: str) -> None:
+    """Switch a network interface of this network namespace on, with the addresses that it has."""
+    import socket  # costs time at the start, which only runs without a network have
+
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as handle:
+        found = fcntl.ioctl(handle, SIOCGIFFLAGS, _ifreq_flags.pack(name.encode(), 0))
+        flags = _ifreq_flags.unpack(found)[1] | IFF_UP
+        fcntl.ioctl(handle, SIOCSIFFLAGS, _ifreq_flags.pack(name.encode(), flags))
+
+
 def set_parent_death_signal(number: int = signal.SIGKILL) -> None:
     """Let the kernel send a signal to this process when the thread that forked it ends. A fork does not inherit this."""
     _prctl(PR_SET_PDEATHSIG, int(number), "PDEATHSIG")
+
+
+def keep_exit_codes() -> None:
+    """Have the kernel keep the exit codes of children, also if this process was started with SIGCHLD ignored."""
+    if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
 
 
 def set_dumpable() -> None:
@@ -305,8 +336,13 @@ def _configure(device: int, fd: int, offset: int, size: int, read_only: bool) ->
 
 def _configure_in_steps(device: int, fd: int, info: bytes) -> None:
     fcntl.ioctl(device, LOOP_SET_FD, fd)
-    try:
-        fcntl.ioctl(device, LOOP_SET_STATUS64, info)
-    except OSError:
-        fcntl.ioctl(device, LOOP_CLR_FD, 0)
-        raise
+    for attempt in range(LOOP_ATTEMPTS):
+        try:
+            fcntl.ioctl(device, LOOP_SET_STATUS64, info)
+        except OSError as error:
+            if error.errno == errno.EAGAIN and attempt < LOOP_ATTEMPTS - 1:  # udev reads the device
+                time.sleep(LOOP_PAUSE)
+                continue
+            fcntl.ioctl(device, LOOP_CLR_FD, 0)
+            raise
+        return

@@ -13,7 +13,6 @@ from hashlib import sha256
 
 from ..atomic import HostPath
 from ..errors import counted, human, show
-from ..records import field_names
 from .descriptor_table import open_image_file
 from .errors import CorruptSIFError, NotSIFError, SIFError, TruncatedSIFError
 from .finding import Finding, Problem, Severity
@@ -247,7 +246,7 @@ def _code_findings(descriptor: Descriptor, header: GlobalHeader, root: Descripto
     if metadata is None or isinstance(metadata, OCIMeta):
         return
     empty = not descriptor.extra and descriptor.data_type == DataType.CRYPTO_MESSAGE  # as siftool adds them
-    for field in field_names(type(metadata)):
+    for field in metadata._fields:
         value = getattr(metadata, field)
         unknown = isinstance(value, bytes) if field == "arch" else isinstance(value, int) and not isinstance(value, Code)
         if field == "arch" and isinstance(value, bytes) and (intended := truncated_arch(descriptor, header, root)):

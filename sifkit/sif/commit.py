@@ -19,7 +19,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from ..records import replace
 from .errors import StoreError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET
 from .format.placement import PAGE_BYTES, align, data_end, dead_spans, intersecting
@@ -63,7 +62,7 @@ def write_header(store: Store, state: State) -> None:
 def _counting_all(store: Store, state: State) -> State:
     """Return ``state`` with a header that counts all bytes of the file as data, as long as those after the end are there."""
     counted = max(state.header.data_size, store.size - state.header.data_offset)
-    return replace(state, header=replace(state.header, data_size=counted))
+    return state._replace(header=state.header._replace(data_size=counted))
 
 
 def cut_tail(store: Store, state: State, *, size_after: int) -> None:
@@ -126,7 +125,7 @@ def commit_switch(store: Store, old: State, new: State, growth: Growth, *, size_
     store.write(shadow, new.table[: new.header.table_bytes])
     store.sync()
     growth.keep = True
-    pointing = replace(new, header=replace(new.header, descriptors_offset=shadow, data_size=size - new.header.data_offset))
+    pointing = new._replace(header=new.header._replace(descriptors_offset=shadow, data_size=size - new.header.data_offset))
     try:
         write_header(store, pointing)
     except BaseException:

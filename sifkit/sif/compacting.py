@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ext3 import hostio
 
@@ -142,8 +142,7 @@ def plan_compact(state: State, *, capacity: int | None, seconds: int) -> State:
         fields["SizeWithPadding"] = offset - position + descriptor.size
         table[start : start + DESCRIPTOR_BYTES] = DESCRIPTOR.build(fields)
         position = offset + descriptor.size
-    header = replace(
-        header,
+    header = header._replace(
         modified=seconds,
         descriptors_offset=table_at,
         descriptors_total=total,
@@ -189,7 +188,7 @@ def _lock_partitions(fd: int, state: State, path: str) -> None:
 
 
 def _same_layout(old: State, new: State) -> bool:
-    return replace(new.header, modified=old.header.modified) == old.header and new.descriptors == old.descriptors
+    return new.header._replace(modified=old.header.modified) == old.header and new.descriptors == old.descriptors
 
 
 def _gaps_are_zero(store: Store, state: State) -> bool:

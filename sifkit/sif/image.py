@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from types import TracebackType
 from typing import IO, Literal, Self
@@ -12,7 +13,6 @@ from uuid import UUID
 from ..atomic import AtomicFile, HostPath, open_locked
 from ..errors import SifkitError, counted
 from ..host_space import full_host_errors
-from ..records import replace
 from .descriptor_table import open_image_file
 from .format.placement import DEFAULT_CAPACITY
 from .format.types import Arch

@@ -10,13 +10,13 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import IO, Protocol
 
 from ext3 import hostio
 
 from ..errors import show
-from ..records import record
 from .errors import SIFSourceError, SourceChangedError, StoreError
 from .format.descriptor import Descriptor
 from .store import CHUNK_BYTES, Store, file_descriptor
@@ -50,7 +50,7 @@ def digest_hasher() -> Hasher:
     return sha256()
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Source:
     """Source of a copy: ``size`` bytes at ``start`` of ``fd``, or, if ``fd`` is None, what ``read`` returns until it is empty.
 

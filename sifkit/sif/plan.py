@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Final, TypedDict
 
 from ..errors import show
-from ..records import field_names, record, replace
 from .errors import EditError, ImageFullError, ObjectNotFoundError
 from .format.descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
 from .format.header import MAX_LAUNCH_BYTES, GlobalHeader
@@ -67,7 +67,7 @@ UNCHANGED: Final = Unchanged()
 """Default of values that may be None, for no change."""
 
 
-@record(kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """Change of a descriptor; fields that are not given are unchanged. ``group``, ``link``, ``link_group``: 0 is none.
 
@@ -178,8 +178,7 @@ def plan_replace(
     """Plan the descriptor of an object with new content, after all others; ``with_payload`` adds the size."""
     old = by_id(state.descriptors, id)
     space = default_alignment(old.data_type) if alignment is None else check_alignment(alignment)
-    return replace(
-        old,
+    return old._replace(
         offset=align(data_end(state.header, state.descriptors), space),
         size=0,
         size_with_padding=0,
@@ -203,7 +202,7 @@ def plan_resize(state: State, id: int, size: int, *, seconds: int) -> State:
     if size == old.size:
         return state
     padded = max(size, old.size_with_padding - old.size + size)
-    return state.with_slots({old.slot: replace(old, size=size, size_with_padding=padded, modified=seconds)}, modified=seconds)
+    return state.with_slots({old.slot: old._replace(size=size, size_with_padding=padded, modified=seconds)}, modified=seconds)
 
 
 def is_at_end(state: State, descriptor: Descriptor) -> bool:
@@ -222,7 +221,7 @@ def with_payload(state: State, planned: Descriptor, size: int, *, digest: str | 
         raise EditError(f"{size} bytes at byte {planned.offset} exceed the maximum size of a file", hint="add a smaller object")
     gap = planned.offset - data_end(state.header, state.descriptors)
     extra = planned.extra if digest is None else OCIMeta(f"sha256:{digest}".encode()).digest
-    return replace(planned, size=size, size_with_padding=gap + size, extra=extra)
+    return planned._replace(size=size, size_with_padding=gap + size, extra=extra)
 
 
 def plan_changes(state: State, changes: Mapping[int, Change], *, seconds: int) -> State:
@@ -232,7 +231,7 @@ def plan_changes(state: State, changes: Mapping[int, Change], *, seconds: int) -
         old = by_id(state.descriptors, id)
         new = _changed(state, old, change)
         if new != old:
-            slots[old.slot] = replace(new, modified=seconds)
+            slots[old.slot] = new._replace(modified=seconds)
     if not slots:
         return state
     new_state = state.with_slots(slots, modified=seconds)
@@ -246,19 +245,19 @@ def _changed(state: State, old: Descriptor, change: Change) -> Descriptor:
     new = old
     if not isinstance(change.name, Unchanged):
         check_name(change.name)
-        new = replace(new, name=change.name)
+        new = new._replace(name=change.name)
     if not isinstance(change.group, Unchanged):
         check_group(change.group)
-        new = replace(new, group_id=join_group(change.group))
+        new = new._replace(group_id=join_group(change.group))
     if not (isinstance(change.link, Unchanged) and isinstance(change.link_group, Unchanged)):
         link = 0 if isinstance(change.link, Unchanged) else change.link
         link_group = 0 if isinstance(change.link_group, Unchanged) else change.link_group
         check_link(state, link, link_group)
-        new = replace(new, linked_id=join_link(link, link_group))
+        new = new._replace(linked_id=join_link(link, link_group))
     if not isinstance(change.metadata, Unchanged):
-        new = replace(new, extra=_packed(old.data_type, change.metadata, old.extra))
+        new = new._replace(extra=_packed(old.data_type, change.metadata, old.extra))
     if not isinstance(change.created, Unchanged):
-        new = replace(new, created=check_time(change.created))
+        new = new._replace(created=check_time(change.created))
     return new
 
 
@@ -286,8 +285,8 @@ def plan_primary(state: State, id: int, *, seconds: int) -> State:
 
 def _with_part_type(old: Descriptor, part_type: PartType, seconds: int) -> Descriptor:
     meta = PartitionMeta.parse(old.extra.ljust(EXTRA_BYTES, b"\0"))
-    extra = replace(meta, part_type=part_type).pack_onto(old.extra).rstrip(b"\0")
-    return replace(old, extra=extra, modified=seconds)
+    extra = meta._replace(part_type=part_type).pack_onto(old.extra).rstrip(b"\0")
+    return old._replace(extra=extra, modified=seconds)
 
 
 def check_name(name: bytes) -> None:
@@ -355,7 +354,7 @@ def _packed(data_type: int, metadata: Metadata | bytes, extra: bytes) -> bytes:
         raise EditError(f"a fingerprint has {FINGERPRINT_BYTES} bytes, not {len(metadata.entity)}", hint="give all 40 digits")
     elif isinstance(metadata, OCIMeta) and not metadata.valid:
         raise EditError("an OCI digest is sha256: and 64 hexadecimal digits", hint="omit it: it is computed from the content")
-    for field in field_names(type(metadata)):
+    for field in metadata._fields:
         value = getattr(metadata, field)
         if isinstance(value, int) and not isinstance(value, Code):
             raise EditError(f"unknown {field.replace('_', ' ')} {value}", hint="use the codes in sifkit.sif")

@@ -8,7 +8,6 @@ from __future__ import annotations
 from contextlib import suppress
 
 from ..errors import SifkitError
-from ..records import replace
 from .commit import cut_tail, write_header
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT
 from .format.header import HEADER_BYTES, GlobalHeader
@@ -33,7 +32,7 @@ def plan_recovery(state: State) -> State:
     header = state.header
     home = home_of_table(header, state.descriptors)
     if home is not None:
-        header = replace(header, descriptors_offset=home)
+        header = header._replace(descriptors_offset=home)
     table = bytearray(state.table)
     used = state.used_slots
     for slot in range(header.descriptors_total):
@@ -47,7 +46,7 @@ def plan_recovery(state: State) -> State:
     elif header.descriptors_free != free:
         arch = Arch.UNKNOWN
     data_size = data_end(header, state.descriptors) - header.data_offset
-    header = replace(header, arch=arch, descriptors_free=free, data_size=data_size)
+    header = header._replace(arch=arch, descriptors_free=free, data_size=data_size)
     return State(header, bytes(table), state.descriptors)
 
 
@@ -67,8 +66,8 @@ def _recover(store: Store, state: State, wanted: State) -> None:
     end = data_end(wanted.header, wanted.descriptors)
     if store.size > end:
         counted = max(end, state.header.data_offset + state.header.data_size, _interrupted_end(state, store.size))
-        header = replace(wanted.header, data_size=counted - wanted.header.data_offset)
-        wanted = replace(wanted, header=header)
+        header = wanted.header._replace(data_size=counted - wanted.header.data_offset)
+        wanted = wanted._replace(header=header)
     if wanted.header.descriptors_offset != state.header.descriptors_offset:
         store.write(wanted.header.descriptors_offset, wanted.table[: wanted.header.table_bytes])
         store.sync()
@@ -95,7 +94,7 @@ def release_space(store: Store, state: State) -> None:
         counted = header.data_offset + header.data_size
         if counted <= end:
             return
-        state = replace(state, header=replace(state.header, data_size=end - header.data_offset))
+        state = state._replace(header=state.header._replace(data_size=end - header.data_offset))
         if end < size <= counted:
             cut_tail(store, state, size_after=end)
             return

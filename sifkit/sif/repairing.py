@@ -10,7 +10,6 @@ import os
 from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import ExitStack
-from dataclasses import replace
 
 from ..atomic import HostPath
 from .checking import check
@@ -79,7 +78,7 @@ def _repair_table(store: Store, state: State, wanted: Iterable[Finding]) -> Stat
         elif finding.problem is Problem.PARTITION_ARCH:
             arch = truncated_arch(descriptor, state.header, root)
             if arch is not None and descriptor.partition is not None:
-                fields["Extra"] = replace(descriptor.partition, arch=arch).pack_onto(descriptor.extra)
+                fields["Extra"] = descriptor.partition._replace(arch=arch).pack_onto(descriptor.extra)
         elif descriptor.size_with_padding < descriptor.size:
             fields["SizeWithPadding"] = min(MAX_OFFSET, descriptor.size + _gap_before(state, ends, descriptor.offset))
         table[start : start + DESCRIPTOR_BYTES] = DESCRIPTOR.build(fields)
@@ -88,7 +87,7 @@ def _repair_table(store: Store, state: State, wanted: Iterable[Finding]) -> Stat
     new = State.of(state.header, bytes(table))
     root = primary(new.descriptors)
     if root is not None and isinstance(root.arch, Arch):
-        new = replace(new, header=replace(new.header, arch=root.arch))
+        new = new._replace(header=new.header._replace(arch=root.arch))
     with Growth(store, None) as growth:
         commit_switch(store, state, new, growth, size_after=store.size)
     return new
@@ -101,7 +100,7 @@ def _gap_before(state: State, ends: list[int], offset: int) -> int:
 
 
 def _with_table_size(state: State) -> State:
-    return replace(state, header=replace(state.header, descriptors_size=state.header.table_bytes))
+    return state._replace(header=state.header._replace(descriptors_size=state.header.table_bytes))
 
 
 def _repair_header(store: Store, state: State, problems: set[Problem]) -> None:

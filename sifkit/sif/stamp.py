@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
-from ..records import record
 from .format.header import YEAR_ONE
 
 __all__ = ["NIL_UUID", "SIFStamp"]
@@ -14,7 +14,7 @@ NIL_UUID = UUID(int=0)
 """No ID."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class SIFStamp:
     """Time in Unix seconds of everything written with it, and ``uuid``, the ID of a new image."""
 

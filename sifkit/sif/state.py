@@ -7,9 +7,8 @@ Counts, offsets and sizes that are negative, outside the file or overlapping rai
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from typing import Literal
+from typing import Literal, NamedTuple
 
-from ..records import record, replace
 from .errors import CorruptSIFError, TruncatedSIFError
 from .format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, MAX_GROUP, Descriptor
 from .format.header import HEADER_BYTES, GlobalHeader
@@ -63,8 +62,7 @@ NoticeKind = Literal[
 ]
 
 
-@record
-class Notice:
+class Notice(NamedTuple):
     """Harmless problem of an image. ``id``: the object concerned, None for the image."""
 
     kind: NoticeKind
@@ -72,8 +70,7 @@ class Notice:
     id: int | None = None
 
 
-@record
-class State:
+class State(NamedTuple):
     """Header and table. ``table``: bytes of all descriptors, used or not; ``descriptors``: those in use."""
 
     header: GlobalHeader
@@ -120,14 +117,13 @@ class State:
             arch = root.arch
         elif root.arch is not None and (before is None or before.id != root.id):
             arch = root.arch  # unknown; for the same partition the header's is better
-        header = replace(
-            self.header,
+        header = self.header._replace(
             arch=arch,
             modified=modified,
             descriptors_free=self.header.descriptors_total - len(changed.descriptors),
             data_size=end - self.header.data_offset,
         )
-        return replace(changed, header=header)
+        return changed._replace(header=header)
 
 
 def load(store: Store) -> State:

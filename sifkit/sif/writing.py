@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from typing import Unpack
 
 from ..errors import SifkitError
 from ..host_space import full_host_errors
-from ..records import record
 from .commit import Growth, commit_add, commit_delete, commit_switch, free_space
 from .errors import EditError, NotWritableError, StoreError, TruncatedSIFError
 from .format.descriptor import Descriptor
@@ -42,7 +42,7 @@ __all__ = ["ImageEditor", "Reservation"]
 OCI_TYPES = (DataType.OCI_ROOT_INDEX, DataType.OCI_BLOB)
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Reservation:
     """Reserved space for an object that is not part of the image yet: ``size`` bytes at ``offset`` of the open file ``fd``,
     which read as zero. ``descriptor``: that of the object."""

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from enum import IntFlag
-from typing import Final
+from typing import Final, NamedTuple
 
-from ..records import record
 from .errors import CorruptSquashfsError, NotSquashfsError, TruncatedSquashfsError, UnsupportedSquashfsError
 from .schema import SUPERBLOCK
 from .source import ByteSource
@@ -36,8 +35,7 @@ class SuperblockFlag(IntFlag):
     UNCOMPRESSED_IDS = 1 << 11
 
 
-@record
-class Superblock:
+class Superblock(NamedTuple):
     """Decoded superblock. Starts and ``bytes_used`` are bytes from the start of the image; ``mkfs_time`` is in seconds."""
 
     inodes: int

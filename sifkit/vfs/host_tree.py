@@ -149,7 +149,7 @@ class HostStream:
 
 
 class HostFile:
-    """Open file of the host, which it closes.
+    """Open file of the host, which it closes, at the latest when nobody has it any longer.
 
     Where its size is not known, or not the one its filesystem reports (``is_sized`` False), the content is read and held when
     it is needed.
@@ -191,7 +191,12 @@ class HostFile:
             return self._content
 
     def close(self) -> None:
-        os.close(self.fd)
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()
 
     def __enter__(self) -> Self:
         return self

@@ -9,9 +9,8 @@ from __future__ import annotations
 import errno
 import stat
 from collections.abc import Hashable
-from typing import Generic, TypeVar
+from typing import Generic, NamedTuple, TypeVar
 
-from ..records import record
 from .errors import path_error
 from .file_tree import FileTree, Stat
 
@@ -33,8 +32,7 @@ def is_symlink(found: Stat) -> bool:
     return stat.S_ISLNK(found.mode)
 
 
-@record
-class ResolvedPath(Generic[N]):
+class ResolvedPath(NamedTuple, Generic[N]):
     """Result of resolving ``path``: the directory ``parent``, the ``name`` in it and its ``node`` (None: no such file).
 
     ``ancestors``: the directories from the root down to ``parent``. The root itself has the name b"".

@@ -18,12 +18,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from operator import attrgetter
-from typing import Any
+from typing import Any, NamedTuple
 
 from ext3 import hostio
 
 from ..errors import show
-from ..records import record
 from .errors import LowerContentError, MissingLowerError, TreePathError, unreadable_attributes
 from .file_tree import (
     DIRECTORY,
@@ -73,8 +72,7 @@ _stat = partial(tuple.__new__, TreeStat)
 _other_fields = attrgetter(*TreeStat._fields[2:])
 
 
-@record
-class IgnoredMarks:
+class IgnoredMarks(NamedTuple):
     """Marks of a layer that Apptainer ignores where a plain user has it read-only: what they hide is there again.
 
     ``whiteouts``: .wh. files that hide a name; ``opaque``: opaque directories with the same directory below them.

@@ -67,6 +67,20 @@ def test_large_directories_and_files(large: Path, threads: int) -> None:
         assert len(list(os.scandir(point / "many"))) == 3000
 
 
+def test_an_answer_that_the_kernel_refuses_ends_no_server(tmp_path: Path) -> None:
+    class Tree(HostTree):
+        def readlink(self, node: bytes, /) -> bytes:
+            return b"x" * 5000
+
+    (tmp_path / "link").symlink_to("nowhere")
+    (tmp_path / "file").write_text("read")
+    with fuse_mount(Tree(tmp_path)) as point:
+        with pytest.raises(OSError) as error:
+            os.readlink(point / "link")
+        assert error.value.errno == errno.EIO
+        assert (point / "file").read_text() == "read"
+
+
 def test_changes_are_refused_and_missing_names_stay_missing() -> None:
     with Reader.open(FIXTURES / "gzip.sqfs") as reader, fuse_mount(reader, owner=(7, 8)) as point:
         assert (point.stat().st_uid, point.stat().st_gid) == (7, 8)

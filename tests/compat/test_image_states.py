@@ -6,7 +6,6 @@ import os
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -141,7 +140,7 @@ def test_partitions_are_checked_and_named(base: Layer, image: Path) -> None:
         code, _, err = run_plan(plan_of(way, ["touch", "/app/new"], [base], upper), image.parent)
         assert code == 0 and ("checked first" in err) == (way == "root")
     assert_clean(sif, offset, size=8 << 20)
-    moved = replace(upper, offset=offset + 4096)
+    moved = upper._replace(offset=offset + 4096)
     code, _, err = run_plan(plan_of("root", ["true"], [base], moved), image.parent)
     assert code == 255 and "was changed by another process" in err
     sif.unlink()
@@ -247,7 +246,7 @@ def test_directories_with_marks_of_fuse_overlayfs(way: Way, base: Layer, folder:
     assert run_plan(plan, folder, uid=uid) == (0, shown, "")
     assert (top / "upper/app/message.txt").is_char_device() and os.listdir(top / "upper/app/sub") == ["two"]
     if way == "user":  # root's overlayfs does not know user.overlay.opaque
-        code, out, err = run_plan(replace(plan, way="root"), folder)
+        code, out, err = run_plan(plan._replace(way="root"), folder)
         assert (code, out) == (0, shown) and "marks of removed files" in err
 
 

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import pickle
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -68,6 +71,44 @@ def test_a_read_only_root(base: Layer, tmp_path: Path) -> None:
     assert "Read-only file system" in err and code == 1
     assert "missing" in err and "note:" in err
     assert not mounts_and_loops(Path(base.path).parent)
+
+
+def private_and_childless() -> None:
+    """What some callers leave: a umask, and SIGCHLD ignored."""
+    os.umask(0o077)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+
+
+def test_a_umask_is_the_commands_alone_and_replaced_directories_have_mount_points(
+    base: Layer, overlay: Path, tmp_path: Path
+) -> None:
+    upper = Upper(kind="image", path=str(overlay))
+    script = "umask; stat -c %a /; rm -r /app; mkdir /app; stat -c %a /app; touch /gone; rm /gone; exit 3"
+    plan = plan_of("root", ["sh", "-c", script], [base], upper)
+    assert run_plan(plan, tmp_path, before=private_and_childless) == (3, "0077\n755\n700\n", "")
+    host = tmp_path / "host"
+    host.mkdir(mode=0o755)
+    bind = Mount(kind="bind", target="/app/in/it", source=str(host))
+    plan = plan_of("root", ["sh", "-c", "stat -c %a /app /app/in /app/in/it; ls -A /app"], [base], upper, bind)
+    assert run_plan(plan, tmp_path, before=private_and_childless) == (0, "700\n755\n755\nin\n", "")
+
+
+def test_a_host_without_a_root_to_change(base: Layer, tmp_path: Path) -> None:
+    file = tmp_path / "plan.pickle"
+    file.write_bytes(pickle.dumps(plan_of("root", ["sh", "-c", "ls / | head -2; cat /app/message.txt"], [base])))
+    program = """
+import errno, pickle, sys
+from sifkit.runtime import launch, sys as calls
+from sifkit.runtime.container_process import Start
+def refuse(new_root, put_old):
+    raise OSError(errno.EINVAL, "as in an initial ramdisk", "pivot_root")
+calls.pivot_root = refuse
+plan = pickle.load(open(sys.argv[1], "rb"))
+start = lambda found, _: Start(found.command.words, found.environment.fixed)
+sys.exit(launch.launch(plan, start_of=start, notify=print))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "app\nbin\nbase\n", "")
 
 
 def test_changes_of_a_writable_overlay_stay(base: Layer, overlay: Path, tmp_path: Path) -> None:

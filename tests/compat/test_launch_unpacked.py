@@ -6,7 +6,6 @@ import os
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -67,7 +66,7 @@ def cache(folder: Path, request: pytest.FixtureRequest) -> Path:
 
 
 def unpacked(cache: Path, script: str, layers: list[Layer], upper: Upper | None = None, *mounts: Mount) -> RunPlan:
-    return replace(plan_of("unpacked", ["sh", "-c", script], layers, upper, *mounts), cache=str(cache))
+    return plan_of("unpacked", ["sh", "-c", script], layers, upper, *mounts)._replace(cache=str(cache))
 
 
 def state(cache: Path) -> dict[str, int]:
@@ -113,8 +112,8 @@ def test_mount_points_without_overlayfs(base: Layer, root: Path, folder: Path, c
         f"{MESSAGE} /app/new/text /run/new/other; cat /app/secret | wc -l; readlink /out /app/link; ls /app /app/deep; "
         "ls -d /app/closed; echo x >/app/deep/er/memory/x; touch /app/x; touch /x; touch /app/deep/x; stat -c %a / /app; exit 0"
     )
-    plan = replace(unpacked(cache, script, [base], None, *binds), joins_directories=False)
-    boxed = replace(plan, way="directory", layers=(Layer(path=str(root), kind="directory"),))
+    plan = unpacked(cache, script, [base], None, *binds)._replace(joins_directories=False)
+    boxed = plan._replace(way="directory", layers=(Layer(path=str(root), kind="directory"),))
     for one, lines, names in ((plan, 1, set[str]()), (boxed, 0, {"device", "whiteout"})):
         code, out, err = run_plan(one, folder, uid=USER)
         listed = "\n".join(sorted({"closed", "deep", "link", "message.txt", "new", "secret", "tool", *names}))
@@ -282,11 +281,11 @@ def test_a_directory_is_run_as_it_is(root: Path, folder: Path, owner: int) -> No
     layer = Layer(path=str(top), kind="directory")
     bind = Mount(kind="bind", target="/run/new/text", content=b"generated\n")
     script = f"{MESSAGE} /app/new/text; ls /app/closed 2>&1; touch /app/deep/x"
-    plan = replace(plan_of("directory", ["sh", "-c", script], [layer], None, bind), cache="/none")
+    plan = plan_of("directory", ["sh", "-c", script], [layer], None, bind)._replace(cache="/none")
     code, out, err = run_plan(plan, folder, uid=USER)
     assert (code, out) == (1, "base\ngenerated\nls: cannot open directory '/app/closed': Permission denied\n")
     assert "Read-only file system" in err and not (top / "app/new").exists()
-    code, out, err = run_plan(replace(plan, upper=Upper(kind="tmpfs", size=1 << 20)), folder, uid=USER)
+    code, out, err = run_plan(plan._replace(upper=Upper(kind="tmpfs", size=1 << 20)), folder, uid=USER)
     assert code == (0 if owner == USER else 1) and not (top / "app/deep/x").exists()
 
 
@@ -302,10 +301,10 @@ def test_a_directory_is_written_to(root: Path, folder: Path) -> None:
         Mount(kind="bind", target="/app/lacks", content=b"", is_optional=True),
     )
     plan = plan_of("directory", ["sh", "-c", "echo new >/app/new; ls -d /home/*"], [Layer(path=str(top), kind="directory")])
-    plan = replace(plan, is_root_writable=True, home="/home/me", mounts=(*plan.mounts, *mounts))
+    plan = plan._replace(is_root_writable=True, home="/home/me", mounts=(*plan.mounts, *mounts))
     code, out, err = run_plan(plan, folder, uid=USER)
     assert (code, out) == (0, "/home/me\n") and err.count("the container has no such path") == 2
     assert (top / "app/new").read_text() == "new\n" and not list((top / "home").iterdir())
-    wanted = replace(plan, mounts=(*plan.mounts, Mount(kind="bind", target="/asked", source="/tmp")))
+    wanted = plan._replace(mounts=(*plan.mounts, Mount(kind="bind", target="/asked", source="/tmp")))
     code, _, err = run_plan(wanted, folder, uid=USER)
     assert code == 255 and "/tmp at /asked cannot be mounted" in err and "create it there" in err

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
+import signal
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,21 +35,26 @@ def base(folder: Path) -> Layer:
     root = folder / "root"
     (root / "app").mkdir(parents=True)
     (root / "app/message.txt").write_text("base\n")
+    os.setxattr(root / "app/message.txt", "trusted.note", b"of root")  # no plain user may read these two
+    os.setxattr(root / "app/message.txt", "security.capability", bytes.fromhex("01000002002000000000000000000000") + bytes(4))
+    with (root / "sparse").open("wb") as file:
+        file.truncate(64 << 20)
     (root / "app/secret").write_text("of root\n")
     (root / "app/secret").chmod(0o600)
     (root / "run").symlink_to("/app")
+    (root / "plain").write_text("echo plain $1\n")
+    (root / "plain").chmod(0o755)
     return Layer(path=str(make_squashfs(root, folder / "image.sqfs")), kind="squashfs")
 
 
 def servers(scratch: Path) -> set[str]:
-    """Processes with /dev/fuse open of runs whose plan is in ``scratch``; other tests run at the same time."""
+    """Processes of runs in ``scratch`` that have /dev/fuse open."""
     found = set()
-    for folder in Path("/proc").glob("[0-9]*/fd"):
+    for process in Path("/proc").glob("[0-9]*"):
         try:
-            if os.fsencode(scratch) + b"/" not in (folder.parent / "cmdline").read_bytes():
-                continue
-            if any(os.readlink(link) == "/dev/fuse" for link in folder.iterdir()):
-                found.add(folder.parent.name)
+            is_ours = os.fsencode(scratch) in (process / "cmdline").read_bytes()
+            if is_ours and any(os.readlink(link) == "/dev/fuse" for link in (process / "fd").iterdir()):
+                found.add(process.name)
         except OSError:
             continue
     return found
@@ -80,8 +86,11 @@ def test_a_read_only_view(base: Layer, folder: Path, namespaces: tuple[str, ...]
 
 
 def test_fakeroot_and_exit_codes(base: Layer, folder: Path) -> None:
-    plan = replace(plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base]), fakeroot=True)
+    plan = plan_of("view", ["sh", "-c", "id -u; kill -9 $$"], [base])._replace(fakeroot=True)
     assert run_as_user(plan, folder)[:2] == (137, "0\n")
+    # a script without #! is run by the shell, as execvp(3) does
+    plan = plan._replace(command=plan.command._replace(words=("/plain", "script")))
+    assert run_as_user(plan, folder) == (0, "plain script\n", "")
 
 
 def test_layers_are_merged(base: Layer, folder: Path) -> None:
@@ -115,18 +124,36 @@ def test_writable_layers(base: Layer, folder: Path, kind: str) -> None:
     assert (over / "upper/e").exists() == (kind == "directory")
 
 
+def private_and_childless() -> None:
+    """What some callers leave: a umask, SIGCHLD ignored, and a limit of files."""
+    os.umask(0o077)
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+
+
+def without_large_files() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, 1 << 20))
+
+
 @pytest.mark.parametrize("fakeroot", [False, True])
 def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> None:
     image = folder / f"overlay-{fakeroot}.img"
     run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={USER}:{USER}", image, "8M")
     os.chown(image, USER, USER)
     script = (
-        "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new"
+        "echo more >>/app/message.txt; cat /app/message.txt; rm -r /app; mkdir /app; echo new >/app/new; stat -c %u /app/new; "
+        "echo more >>/sparse"  # with its holes: the image is smaller than the file
     )
-    plan = replace(plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image))), fakeroot=fakeroot)
+    plan = plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)))._replace(fakeroot=fakeroot)
     stored = 0 if fakeroot else USER
     assert run_as_user(plan, folder) == (0, f"base\nmore\n{stored}\n", "")
     assert_clean(image)
+    bind = Mount(kind="bind", target="/app/in/it", source="/srv")  # below a directory that hides those of the layers below
+    script = "stat -c %a / /app/in; umask; echo 1234 >/app/small"
+    plan = plan._replace(mounts=(*plan.mounts, bind), command=plan.command._replace(words=("sh", "-c", script)))
+    assert run_plan(plan, folder, uid=USER, before=private_and_childless) == (0, "755\n755\n0077\n", "")
+    code, _, err = run_plan(plan, folder, uid=USER, before=without_large_files)
+    assert code == 255 and "it has 8 MiB, and files that you write may have at most 1 MiB" in err
     with kernel_mount(image) as point:
         assert (point / "upper/app/new").stat().st_uid == stored
         assert os.getxattr(point / "upper/app", "trusted.overlay.opaque") == b"y"

@@ -147,11 +147,12 @@ def test_a_working_directory_that_the_image_lacks(directory: Path) -> None:
 
 
 def test_a_temporary_directory_that_the_image_lacks(directory: Path) -> None:
-    code, _, err = sifkit(directory, "exec", "base.sif", "ls", "/opt", TMPDIR="/srv/scratch")
+    code, _, err = sifkit(directory, "exec", "base.sif", "ls", "/opt", TMPDIR="/boot")
     assert code == 0 and err == (
-        "sifkit exec: warning: TMPDIR is /srv/scratch, which the container does not show; show it with -B /srv/scratch\n"
+        "sifkit exec: warning: TMPDIR is /boot, which the container does not show; show it with -B /boot\n"
     )
-    assert sifkit(directory, "exec", "-e", "base.sif", "ls", "/opt", TMPDIR="/srv/scratch") == (0, "", "")
+    assert "/no/tmp, which does not exist" in sifkit(directory, "exec", "base.sif", "ls", "/opt", TMPDIR="/no/tmp")[2]
+    assert sifkit(directory, "exec", "-e", "base.sif", "ls", "/opt", TMPDIR="/boot") == (0, "", "")
 
 
 def test_the_home_directory_and_accounts(directory: Path) -> None:

@@ -7,7 +7,6 @@ import io
 import os
 import re
 import uuid
-from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -230,10 +229,10 @@ def timeless(path: Path) -> bytes:
     """The image without identity and times, as deterministic ones are."""
     raw = path.read_bytes()
     with SIF.open(path) as sif:
-        header = replace(sif.header, id=uuid.UUID(int=0), created=YEAR_ONE, modified=YEAR_ONE)
+        header = sif.header._replace(id_bytes=bytes(16), created=YEAR_ONE, modified=YEAR_ONE)
         table = bytearray(raw[4096 : 4096 + sif.header.descriptors_size])
         for found in sif:
-            record = replace(found, created=YEAR_ONE, modified=YEAR_ONE).pack()
+            record = found._replace(created=YEAR_ONE, modified=YEAR_ONE).pack()
             table[found.slot * DESCRIPTOR_BYTES : (found.slot + 1) * DESCRIPTOR_BYTES] = record
     return header.pack() + raw[128:4096] + table + raw[4096 + len(table) :]
 

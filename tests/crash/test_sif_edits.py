@@ -4,7 +4,6 @@ it sound again."""
 from __future__ import annotations
 
 import io
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +18,7 @@ from ..support.sif_recorder import Op, crashes
 def stale_tail(raw: bytes) -> bytes:
     """As after a deletion that cuts nothing: bytes behind the last object, counted as data."""
     with SIF.open(io.BytesIO(raw)) as sif:
-        header = replace(sif.header, data_size=sif.header.data_size + 5000)
+        header = sif.header._replace(data_size=sif.header.data_size + 5000)
     return header.pack() + raw[128:] + b"stale" * 1000
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import io
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -113,7 +112,7 @@ def test_bytes_after_the_counted_ones_are_kept(tmp_path: Path) -> None:
     reopen(path)
     assert path.read_bytes() == raw + b"appended" * 1000
     with SIF.open(io.BytesIO(raw)) as sif:
-        header = replace(sif.header, data_size=sif.header.data_size + 5000)
+        header = sif.header._replace(data_size=sif.header.data_size + 5000)
     path.write_bytes(header.pack() + raw[128:] + b"stale" * 1000 + b"appended" * 1000)
     reopen(path)
     assert path.read_bytes() == raw + bytes(5000) + b"appended" * 1000

@@ -7,7 +7,6 @@ import io
 import os
 import tempfile
 from contextlib import suppress
-from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -185,7 +184,7 @@ def _edit(sif: SIF, model: dict[int, bytes], kind: str, values: list[Any]) -> No
         return
     if kind == "partition":
         data, arch = values
-        metadata = replace(partition(PartType.SYSTEM, FSType.EXT3), arch=arch)
+        metadata = partition(PartType.SYSTEM, FSType.EXT3)._replace(arch=arch)
         model[sif.add(data, DataType.PARTITION, metadata=metadata).id] = data
         return
     if not ids:

@@ -3,8 +3,8 @@
 python3 file_load.py ACTION DIRECTORY SEED COUNT
 
 ``prepare``: write the files that the others begin with. ``data``: random reads, writes, truncations and mappings of one file,
-each compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. The result is printed: what
-every operation said, and the tree in the end.
+each compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. ``links``: hard links whose
+first names go away. What every operation said is printed, and the tree in the end.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import os
 import random
 import stat
 import sys
+from collections.abc import Callable
 
 LARGEST = 300_000
 XATTR = "user.load"
@@ -93,7 +94,7 @@ def _map(fd: int, copy: bytearray, chance: random.Random) -> None:
 
 
 def names(top: str, chance: random.Random, count: int) -> None:
-    """Change names. Directories of a lower layer are not renamed: overlayfs refuses it (EXDEV), and programs copy."""
+    """Change names. Only new directories are renamed: overlayfs refuses it for those of a lower layer (EXDEV)."""
     files = sorted(f"{above}/{name}" for above, _, found in os.walk(top) for name in found)
     directories = sorted(above for above, _, _ in os.walk(top))
     own: list[str] = []
@@ -140,6 +141,66 @@ def names(top: str, chance: random.Random, count: int) -> None:
             own = [path for path in own if path in set(directories)]
 
 
+def links(top: str, chance: random.Random, count: int) -> None:
+    """Remove and replace the first names of files that have others, as dpkg, git and editors do."""
+    os.makedirs(f"{top}/links", exist_ok=True)
+    os.chdir(f"{top}/links")
+    for name in ("old", "../data"):
+        for number in range(3):
+            _write(name, f"{name} {number}")
+            _say(number, lambda name=name: os.link(name, "backup"))  # dpkg
+            _say(number, lambda: os.stat("backup").st_nlink)
+            _write("new", f"new {number}")
+            _say(number, lambda name=name: os.rename("new", name))
+            _say(number, lambda: (os.stat("backup").st_nlink, _read("backup")))
+            _say(number, lambda: os.unlink("backup"))
+            _say(number, lambda name=name: _read(name))
+    for number in range(3):
+        _write("temporary", f"object {number}")
+        _say(number, lambda number=number: os.link("temporary", f"object{number}"))  # git
+        _say(number, lambda number=number: os.stat(f"object{number}").st_nlink)
+        _say(number, lambda: os.unlink("temporary"))
+        _say(number, lambda number=number: (os.stat(f"object{number}").st_nlink, _read(f"object{number}")))
+        _say(number, lambda: os.path.exists("temporary"))
+        _say(number, lambda: os.mkdir("temporary"))
+        _say(number, lambda: os.rmdir("temporary"))
+        _write("temporary", "once more")
+        _say(number, lambda number=number: os.stat(f"object{number}").st_nlink)
+        _say(number, lambda number=number: os.rename("temporary", f"object{number}"))
+        _say(number, lambda number=number: _read(f"object{number}"))
+    with open("open", "w") as file:
+        file.write("open")
+        file.flush()
+        _say(0, lambda: os.link("open", "other"))
+        _say(0, lambda: os.stat("other").st_nlink)
+        _say(0, lambda: os.unlink("open"))
+        for number in range(3):
+            _write("new", str(number))
+            _say(number, lambda: _read("other"))
+            _say(number, lambda: os.rename("new", "open"))
+            _say(number, lambda: (_read("open"), os.stat("other").st_nlink))
+        _say(0, lambda: [(name, os.stat(name).st_nlink) for name in sorted(os.listdir("."))])
+        _say(0, lambda: os.rename("other", "open"))
+    print(_read("open"))
+
+
+def _say(number: int, action: Callable[[], object]) -> None:
+    try:
+        print(number, action())
+    except OSError as error:
+        print(number, error)
+
+
+def _write(name: str, text: str) -> None:
+    with open(name, "w") as file:
+        file.write(text)
+
+
+def _read(name: str) -> str:
+    with open(name) as file:
+        return file.read()
+
+
 def _remove_tree(top: str) -> None:
     for above, _, files in os.walk(top, topdown=False):
         for name in files:
@@ -168,7 +229,7 @@ def show(top: str) -> None:
 
 def main(action: str, top: str, seed: str, count: str) -> None:
     chance = random.Random(int(seed))
-    {"prepare": prepare, "data": data, "names": names}[action](top, chance, int(count))
+    {"prepare": prepare, "data": data, "names": names, "links": links}[action](top, chance, int(count))
     if action != "prepare":
         show(top)
 

@@ -6,7 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sifkit.errors import SifkitError
@@ -56,9 +56,15 @@ def plan_of(
 
 
 def start_plan(
-    plan: RunPlan, scratch: Path, *, uid: int = 0, stdin: int = subprocess.DEVNULL, close_fds: bool = True
+    plan: RunPlan,
+    scratch: Path,
+    *,
+    uid: int = 0,
+    stdin: int = subprocess.DEVNULL,
+    close_fds: bool = True,
+    before: Callable[[], object] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start a run; as another user, if ``uid`` says so."""
+    """Start a run; as another user, if ``uid`` says so. ``before``: called in its process first."""
     file = scratch / "plan.pickle"
     file.write_bytes(pickle.dumps(plan))
     file.chmod(0o644)
@@ -71,12 +77,13 @@ def start_plan(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         close_fds=close_fds,
+        preexec_fn=before,  # noqa: PLW1509 - the tests have no threads
     )
 
 
-def run_plan(plan: RunPlan, scratch: Path, *, uid: int = 0) -> tuple[int, str, str]:
+def run_plan(plan: RunPlan, scratch: Path, *, uid: int = 0, before: Callable[[], object] | None = None) -> tuple[int, str, str]:
     """Exit code, output and errors of a run."""
-    with start_plan(plan, scratch, uid=uid) as process:
+    with start_plan(plan, scratch, uid=uid, before=before) as process:
         out, err = process.communicate(timeout=60)
     return process.returncode, out.decode(), err.decode()
 

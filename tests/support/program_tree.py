@@ -12,7 +12,7 @@ from .tools import find, missing
 
 __all__ = ["write_program_tree"]
 
-PROGRAMS = ("sh", "cat", "ls", "mkdir", "touch", "rm", "id", "env", "sleep", "mv", "dd")
+PROGRAMS = ("sh", "cat", "ls", "mkdir", "touch", "rm", "id", "env", "sleep", "mv", "dd", "stty")
 DIRECTORIES = ("dev", "etc", "home", "opt", "proc", "root", "sys", "tmp", "var/tmp")
 PASSWD = "root:x:0:0:root:/root:/bin/sh\n"
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from .containers import sif_of
 from .squashfs_images import make_squashfs
 
-__all__ = ["BIND_PROGRAMS", "write_usr_container"]
+__all__ = ["BIND_PROGRAMS", "write_squashfs_sif", "write_usr_container"]
 
 BIND_PROGRAMS = ("-B", "/usr:/usr:ro")
 """Options that give the container its programs."""
@@ -25,7 +25,12 @@ def write_usr_container(image: Path, root: Path) -> Path:
             (root / name).symlink_to(f"usr/{name}")
     (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n")
     (root / "etc/group").write_text("root:x:0:\n")
-    squashfs = make_squashfs(root, image.with_suffix(".sqfs"), "-all-root")
+    return write_squashfs_sif(image, root)
+
+
+def write_squashfs_sif(image: Path, root: Path) -> Path:
+    """Write the SIF image of the directory ``root``, whose files all become root's; return its path."""
+    squashfs = make_squashfs(root, image.with_suffix(".sqfs"), "-all-root", "-comp", "zstd", "-Xcompression-level", "1")
     sif_of(image, squashfs)
     squashfs.unlink()
     return image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from ...errors import UsageError, shell_quote
@@ -273,4 +273,4 @@ def descriptors_after(sif: SIF, data_type: DataType, group: int) -> Sequence[Des
     new = Descriptor(
         data_type=data_type, id=max(ids, default=0) + 1, offset=0, size=0, size_with_padding=0, created=0, modified=0
     )
-    return [*sif, replace(new, group_id=join_group(group))]
+    return [*sif, new._replace(group_id=join_group(group))]

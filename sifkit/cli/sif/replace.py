@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -93,8 +92,8 @@ def _new_metadata(notes: DeferredNotes, old: Descriptor, source: ObjectSource) -
     if old.part_type == 4 and detected == FSType.ENCRYPTED_SQUASHFS:
         raise UsageError(f"{source.label} is encrypted, which an overlay cannot be", hint="give an ext3 or squashfs image")
     notes.warn(f"object {old.id} is now declared as {detected.word}")
-    return replace(meta, fs_type=detected)
+    return meta._replace(fs_type=detected)
 
 
 def _with_metadata(old: Descriptor, meta: Metadata | None) -> Descriptor:
-    return old if meta is None else replace(old, extra=meta.pack_onto(old.extra).rstrip(b"\0"))
+    return old if meta is None else old._replace(extra=meta.pack_onto(old.extra).rstrip(b"\0"))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ...errors import UsageError
-from ...records import field_names
 from ..support.console import Console
 from ..support.frame import verb
 from ..support.options import IDAndImage, SIFEditFlags
@@ -142,10 +140,10 @@ def _new_metadata(old: Descriptor, given: Mapping[str, tuple[str, Code]], entity
     if entity is not None:
         values["entity"], options["entity"] = entity, "--signentity"
     for field, option in options.items():
-        if meta is None or field not in field_names(type(meta)):
+        if meta is None or field not in meta._fields:
             raise UsageError(
                 f"object {old.id} is {old.type_text}, which has no {option}",
                 hint=f"show its metadata with: sifkit sif info {old.id}",
             )
     assert meta is not None
-    return replace(meta, **values)
+    return meta._replace(**values)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Literal
 
-from ...errors import InputError, NotYetError, UsageError, human, show
+from ...errors import ImageInUseError, InputError, NotYetError, UsageError, human, show
 from .console import Console
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ COERCED = "LC_CTYPE"
 """Variable that Python sets for itself in the locale C (PEP 538)."""
 FAILED = 255
 """Exit code of every failure of ours."""
+IN_USE_HINT = "runs at the same time need an overlay each, or share one that all of them only read (:ro)"
 
 
 def run_or_report(
@@ -35,6 +36,12 @@ def run_or_report(
         return run_container(console, action, image, words, values)
     except (BrokenPipeError, KeyboardInterrupt):
         raise
+    except ImageInUseError as error:
+        from .failures import report
+
+        error.hint = IN_USE_HINT
+        report(error, console)
+        return FAILED
     except Exception as error:  # noqa: BLE001 - all errors become text here
         from .failures import report
 
@@ -86,32 +93,37 @@ def _request(
     site: SiteConfig,
 ) -> RunRequest:
     """Gather the facts of a run."""
-    from ...runtime.caller import current_caller, read_resolv_conf
+    from ...runtime.caller import current_caller, emulated_architectures, read_host_mounts, read_resolv_conf
     from ...runtime.image_facts import image_facts, kind_of, overlay_facts
-    from ...runtime.plan import uses_nv
+    from ...runtime.plan import gpu_makers
     from ...runtime.request import GpuFiles, RunRequest
 
+    found = image_facts(image)
+    caller = current_caller(_inherited_variables(console))
+    if found.architecture not in ("", caller.machine):
+        caller = caller._replace(emulated=emulated_architectures())
     overlays: tuple[RunOverlay, ...] = ()
     if options.overlay:
         from ...runtime.overlay_arguments import parse_run_overlays
 
         overlays = parse_run_overlays(options.overlay, kind_of)
-    gpu = GpuFiles()
-    if uses_nv(options, site):
-        from ...runtime.gpu_files import find_gpu_files, list_paths
+    gpus: tuple[GpuFiles, ...] = ()
+    if makers := gpu_makers(options, site):
+        from ...runtime.gpu_files import find_gpu_files
 
-        gpu = find_gpu_files(list_paths(site.path))
+        gpus = tuple(find_gpu_files(maker, site.path, caller.environment.get("PATH", "")) for maker in makers)
     return RunRequest(
         action=action,
-        image=image_facts(image),
+        image=found,
         words=words,
         options=options,
-        caller=current_caller(_inherited_variables(console)),
+        caller=caller,
         overlays=tuple(overlay_facts(one) for one in overlays),
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
         resolv_conf=read_resolv_conf(),
-        gpu=gpu,
+        host_mounts=read_host_mounts() if site.mount_hostfs else (),
+        gpus=gpus,
         repeat=(action, *console.arguments),
     )
 

@@ -76,7 +76,8 @@ def unknown_option(option: str, params: Sequence[Any]) -> str:
     from .values import closest
 
     names = [name for param in params for name in (*param.opts, *param.secondary_opts) if len(name) > 2]
-    return f"no such option {show(option)}" + _did_you_mean(closest(option, names))
+    found = closest(option.lstrip("-"), [name.lstrip("-") for name in names])  # the dashes are no similarity
+    return f"no such option {show(option)}" + _did_you_mean(next((name for name in names if name.lstrip("-") == found), None))
 
 
 def unknown_command(root: VerbGroup, group: tuple[str, ...], word: str, aliases: Mapping[str, str]) -> str:

@@ -14,7 +14,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -335,7 +335,7 @@ class Copier:
             if target.node is None or self.editor.upper_inode(target.node) is None:
                 raise
             filesystem.unlink_at(parent, name)  # there is no room for both
-            target = replace(target, node=None)
+            target = target._replace(node=None)
             ino = create()
         try:
             if lower is not None:

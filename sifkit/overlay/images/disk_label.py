@@ -9,11 +9,11 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import dataclass
 
 from ext3 import hostio
 
 from ...atomic import HostPath
-from ...records import record
 
 __all__ = ["DiskPartition", "end_of_room", "offset_hint", "read_partitions"]
 
@@ -36,7 +36,7 @@ _gpt_entry = struct.Struct("<16s16xQQ")
 _magic = struct.Struct("<H")
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class DiskPartition:
     """Partition ``number``, from 1, at byte ``offset`` of a disk, with ``size`` bytes."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ...atomic import lock_range
@@ -217,7 +217,7 @@ def reserve_partition(
     else:
         if not old_locked:
             lock_partition(edited.fd, edited.path, old, write=True, require_lock=require_lock)
-        meta = old.partition and replace(old.partition, fs_type=FSType.EXT3)
+        meta = old.partition and old.partition._replace(fs_type=FSType.EXT3)
         reserved = sif.reserve_again(old.id, size, metadata=meta, drop=drop)
     with reserved as reservation:
         locked = lock_range(reservation.fd, write=True, offset=reservation.offset, size=size, path=edited.path)

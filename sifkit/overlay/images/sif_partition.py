@@ -9,13 +9,12 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from ext3 import hostio
 from ext3.hostio import HostPath
 
 from ...errors import FormatError, SifkitError, UsageError, shell_quote, show
-from ...records import record
 from .image_format import HEAD_BYTES, head_format, image_kind
 
 if TYPE_CHECKING:
@@ -45,8 +44,7 @@ __all__ = [
 LOCK_HINT = "copy the image to a local filesystem, or leave out --require-lock if no one else can use it"
 
 
-@record
-class EditedSif:
+class EditedSif(NamedTuple):
     """SIF that is open and locked for writing, and its file descriptor."""
 
     sif: SIF

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ...errors import FormatError, TruncatedError, human, show
-from ...records import record
 from .disk_label import end_of_room
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ IN_LARGER_FILE = "it is a part of a larger file"
 """Reason for which the runtimes would not use a filesystem at an offset."""
 
 
-@record
+@dataclass(frozen=True, slots=True)
 class Window:
     """Window of ``size`` bytes at ``offset`` of the file at ``path``, open as ``fd``.
 

@@ -9,7 +9,20 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
-__all__ = ["AttributeChanges", "Attributes", "Backend", "Entry", "FilesystemTotals", "ListedName", "WritableBackend"]
+__all__ = [
+    "AttributeChanges",
+    "Attributes",
+    "Backend",
+    "Entry",
+    "FilesystemTotals",
+    "ListedName",
+    "WritableBackend",
+    "format_bits",
+    "is_shown_xattr",
+]
+
+
+_FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
 
 
 class Attributes(NamedTuple):
@@ -71,6 +84,20 @@ class FilesystemTotals(NamedTuple):
     block_size: int
 
 
+def format_bits(file_type: int) -> int:
+    """Return the format bits of a mode, shifted right by 12, for the file type of a directory entry in ext2."""
+    return _FORMAT_OF_TYPE[file_type & 7]
+
+
+def is_shown_xattr(name: bytes, uid: int) -> bool:
+    """Return whether a mount in a user namespace shows an xattr; ``uid``: owner of all files there.
+
+    The kernel lists the others, but lets nobody there read them, and overlayfs copies no file up whose xattrs it cannot read:
+    those of root, ACLs of FUSE, and capabilities where root is no user of the namespace.
+    """
+    return not name.startswith((b"trusted.", b"system.posix_acl_")) and (name != b"security.capability" or uid == 0)
+
+
 class Backend(Protocol):
     """Tree that nobody else changes."""
 
@@ -90,6 +117,10 @@ class Backend(Protocol):
     def readlink(self, node: int, /) -> bytes: ...
 
     def read(self, node: int, offset: int, size: int, /) -> bytes | memoryview: ...
+
+    def data_ranges(self, node: int, /) -> Sequence[tuple[int, int]]:
+        """Return start and length of what is no hole in a file, in order, with a hole between any two."""
+        ...
 
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
         """Return the names of a directory without ``.`` and ``..``; the same ones while the kernel reads it in parts."""
@@ -121,6 +152,14 @@ class WritableBackend(Backend, Protocol):
 
     def fsync(self, node: int, /) -> None: ...
 
+    def is_known(self, node: int, /) -> bool:
+        """Return whether the kernel has a node that was handed out."""
+        ...
+
+    def again(self, node: int, /) -> Entry:
+        """Hand out a node that the kernel has once more."""
+        ...
+
     def xattr(self, node: int, name: bytes, /) -> bytes | None: ...
 
     def set_attributes(self, node: int, changes: AttributeChanges, /) -> Attributes: ...
@@ -141,7 +180,9 @@ class WritableBackend(Backend, Protocol):
 
     def link(self, node: int, directory: int, name: bytes, /) -> Entry: ...
 
-    def unlink(self, directory: int, name: bytes, /) -> None: ...
+    def unlink(self, directory: int, name: bytes, /) -> int | None:
+        """Remove a name; return the node it led to if the kernel knows that by another name."""
+        ...
 
     def rmdir(self, directory: int, name: bytes, /) -> None: ...
 
@@ -156,7 +197,9 @@ class WritableBackend(Backend, Protocol):
         replace: bool,
         exchange: bool,
         whiteout: bool,
-    ) -> None: ...
+    ) -> int | None:
+        """Rename; return the node that ``new_name`` led to, as ``unlink`` does."""
+        ...
 
     def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None: ...
 

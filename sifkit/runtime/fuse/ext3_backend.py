@@ -23,7 +23,7 @@ from ext3.errors import NoSpaceError
 from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
-from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName
+from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
 from .overlay_marks import OPAQUE, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
 from .work_files import WorkFiles
@@ -46,9 +46,6 @@ MOUNT_FILES = 3
 """Files that overlayfs makes below its work directory when it is mounted, to see what the filesystem can do."""
 NAME_BLOCKS = 2
 """Blocks that a directory may need for another name."""
-HIDDEN = (b"trusted.",)
-"""Prefixes of attributes that a plain user may not see."""
-_FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
 
 
 class Ext3Backend:
@@ -122,12 +119,28 @@ class Ext3Backend:
     def _entry(self, above: int, ino: int) -> Entry:
         """Return the entry of an inode in directory ``above`` that is handed out to the kernel."""
         found = self.filesystem.stat(ino)
-        node = found.generation << 32 | ino
+        node = _node(found)
         if node not in self._counts:
             self.filesystem.hold(ino)
         self._counts[node] = self._counts.get(node, 0) + 1
         self._working.note(ino, above)
         return Entry(node, 0, self._shown(found))
+
+    def is_known(self, node: int, /) -> bool:
+        return node in self._counts
+
+    def again(self, node: int, /) -> Entry:
+        found = self.filesystem.stat(self._inode(node))
+        self._counts[node] += 1
+        return Entry(node, 0, self._shown(found))
+
+    def _linked_node(self, directory: int, name: bytes) -> int | None:
+        """Return the node of a file or symlink that has other names, if the kernel has it. Whiteouts have them, too, unused."""
+        ino = self.filesystem.find_name(directory, name)
+        found = None if ino is None else self.filesystem.stat(ino)
+        if found is None or found.links < 2 or modes.S_IFMT(found.mode) not in (modes.S_IFREG, modes.S_IFLNK):
+            return None
+        return _node(found) if _node(found) in self._counts else None
 
     def _inode(self, node: int) -> int:
         """Return the inode of a node that was handed out. Raises OSError (ESTALE)."""
@@ -180,9 +193,13 @@ class Ext3Backend:
     def read(self, node: int, offset: int, size: int, /) -> bytes:
         return self.filesystem.read_at(self._inode(node), offset, size)
 
+    def data_ranges(self, node: int, /) -> Sequence[tuple[int, int]]:
+        with self.filesystem.open_file(self._inode(node)) as file:
+            return file.data_ranges()
+
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
         entries = self.filesystem.list_directory(self._directory(node)).entries
-        return [ListedName(name, ino, _FORMAT_OF_TYPE[kind & 7]) for name, ino, kind in entries if name not in (b".", b"..")]
+        return [ListedName(name, ino, format_bits(kind)) for name, ino, kind in entries if name not in (b".", b"..")]
 
     def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
         with suppress(OSError):
@@ -194,11 +211,11 @@ class Ext3Backend:
     def xattr(self, node: int, name: bytes, /) -> bytes | None:
         if name == OPAQUE:
             return opaque_value(self.filesystem, self._marked(node))
-        return None if name.startswith(HIDDEN) else self.filesystem.xattr(self._inode(node), name)
+        return self.filesystem.xattr(self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
         found = self.filesystem.xattrs(self._marked(node))
-        return {name: value for name, value in shown_xattrs(found).items() if not name.startswith(HIDDEN)}
+        return {name: value for name, value in shown_xattrs(found).items() if is_shown_xattr(name, self.shown[0])}
 
     def _marked(self, node: int) -> int:
         """Return an inode whose xattrs are the kernel's marks, also if fuse-overlayfs made a directory opaque by a file."""
@@ -316,6 +333,8 @@ class Ext3Backend:
     def make_nameless(self, directory: int, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = self._directory(directory)
+        if above in self._working:  # kernels before 7.2 take a file without a name for stale later, if it was copied up as one
+            raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._check_room(above)
         ino = self.filesystem.create_nameless(above, mode, uid=uid, gid=gid)
         try:
@@ -337,8 +356,11 @@ class Ext3Backend:
             raise OSError(errno.EINVAL, "names that begin with .wh. are whiteouts")
         return self._directory(directory)
 
-    def unlink(self, directory: int, name: bytes, /) -> None:
-        self.filesystem.unlink_at(self._directory(directory), name)
+    def unlink(self, directory: int, name: bytes, /) -> int | None:
+        above = self._directory(directory)
+        left = self._linked_node(above, name)
+        self.filesystem.unlink_at(above, name)
+        return left
 
     def rmdir(self, directory: int, name: bytes, /) -> None:
         self.filesystem.rmdir_at(self._directory(directory), name)
@@ -354,8 +376,9 @@ class Ext3Backend:
         replace: bool,
         exchange: bool,
         whiteout: bool,
-    ) -> None:
+    ) -> int | None:
         old, new = self._directory(directory), self._place(new_directory, new_name)
+        left = None if exchange else self._linked_node(new, new_name)
         moved = {new: self.filesystem.find_name(old, name)}
         if exchange:
             moved[old] = self.filesystem.find_name(new, new_name)
@@ -363,6 +386,7 @@ class Ext3Backend:
         for above, ino in moved.items():
             if ino is not None:
                 self._working.note(ino, above)
+        return left
 
     def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None:
         ino = self._inode(node)
@@ -377,3 +401,8 @@ class Ext3Backend:
             remove_opaque(self.filesystem, ino)
         else:
             self.filesystem.remove_xattr(ino, name, follow=False)
+
+
+def _node(found: Stat) -> int:
+    """Return the node id of an inode."""
+    return found.generation << 32 | found.ino

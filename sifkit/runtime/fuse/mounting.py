@@ -69,8 +69,9 @@ class ServerProcess:
 
     def is_unmounted(self, seconds: float) -> bool:
         """Return True when the filesystem is mounted nowhere, which ``seconds`` are waited for."""
-        readable, _, _ = select.select([self.report], [], [], seconds)
-        return bool(readable)
+        ended = select.poll()  # not select(2): the caller may have thousands of files open
+        ended.register(self.report, select.POLLIN)
+        return bool(ended.poll(seconds * 1000))
 
     def wait(self) -> int:
         """Return the exit code of the process when it has ended: 0 if all was written; see ``Server.finish``."""

@@ -1,4 +1,4 @@
-"""Messages of the FUSE protocol: operation codes, flags and structures, as of version 7.36 and down to 7.31.
+"""Messages of the FUSE protocol: operation codes, flags and structures, as of version 7.36 and down to 7.27.
 
 Integers are in the byte order of the machine; only little-endian machines are served. Source: Linux
 ``include/uapi/linux/fuse.h``.
@@ -22,6 +22,8 @@ __all__ = [
     "INIT_OUT",
     "IN_HEADER",
     "KERNEL_STATFS",
+    "LSEEK_IN",
+    "LSEEK_OUT",
     "MAJOR",
     "MINOR",
     "MIN_MINOR",
@@ -39,8 +41,8 @@ __all__ = [
     "encode_device",
 ]
 
-MAJOR, MINOR, MIN_MINOR = 7, 36, 31
-"""Version spoken; the kernel's is used if it is lower, down to that of Linux 5.4."""
+MAJOR, MINOR, MIN_MINOR = 7, 36, 27
+"""Version spoken; the kernel's is used if it is lower, down to that of Linux 4.18, the first with FUSE in user namespaces."""
 ROOT_ID = 1
 
 
@@ -198,6 +200,8 @@ INIT_OUT = PackedStruct(
 OPEN_OUT = PackedStruct("fuse_open_out", 16, fh=U64, open_flags=U32, padding=U32)
 READ_IN = PackedStruct("fuse_read_in", 40, fh=U64, offset=U64, size=U32, read_flags=U32, lock_owner=U64, flags=U32, padding=U32)
 """Of READ, READDIR and READDIRPLUS; WRITE has the same fields."""
+LSEEK_IN = PackedStruct("fuse_lseek_in", 24, fh=U64, offset=U64, whence=U32, padding=U32)
+LSEEK_OUT = PackedStruct("fuse_lseek_out", 8, offset=U64)
 KERNEL_STATFS = PackedStruct(
     "fuse_kstatfs",
     80,

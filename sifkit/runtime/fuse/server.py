@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import select
 import sys as python
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
@@ -21,9 +23,12 @@ from .protocol import (
     INIT_IN,
     INIT_OUT,
     KERNEL_STATFS,
+    LSEEK_IN,
+    LSEEK_OUT,
     MAJOR,
     MIN_MINOR,
     MINOR,
+    OPEN_OUT,
     OUT_HEADER,
     READ_IN,
     InitFlag,
@@ -38,6 +43,8 @@ BUFFER_BYTES = MAX_WRITE + 4096
 """Bytes that the kernel may send at once: a write and what comes before its data."""
 MAX_BACKGROUND, CONGESTION = 64, 48
 XATTR_LIST_MAX = 65_536
+NAME_MAX = 255
+SEEK_DATA, SEEK_HOLE = 3, 4
 WANTED = (
     InitFlag.ASYNC_READ
     | InitFlag.BIG_WRITES
@@ -90,7 +97,10 @@ class Server:
         self.fd = fd
         self.backend = backend
         self.wanted = WANTED
+        self.thread = 0
         self._report = report or (lambda _: None)
+        self._ranges: tuple[int, Sequence[tuple[int, int]]] = (0, ())
+        """Node that was asked for holes last, and its data: programs ask once for each hole."""
         self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
             Opcode.LOOKUP: self._lookup,
             Opcode.FORGET: self._forget,
@@ -103,6 +113,8 @@ class Server:
             Opcode.GETXATTR: self._getxattr,
             Opcode.LISTXATTR: self._listxattr,
             Opcode.STATFS: self._statfs,
+            Opcode.LSEEK: self._lseek,
+            Opcode.IOCTL: self._ioctl,
             Opcode.INIT: self._init,
             Opcode.INTERRUPT: self._nothing,
             Opcode.DESTROY: self._empty,
@@ -118,7 +130,7 @@ class Server:
     def _serve(self) -> None:
         buffer = bytearray(BUFFER_BYTES)
         view = memoryview(buffer)
-        fd, handlers = self.fd, self._handlers
+        fd = self.fd
         while True:
             self.wait()
             try:
@@ -131,24 +143,41 @@ class Server:
                 raise
             if not size:  # the other end is closed; the kernel never sends this
                 return
-            self.begin()
-            _, opcode, unique, node, *_ = _in_header.unpack_from(buffer)
-            handler = handlers.get(opcode)
+            self._answer(view[:size])
+
+    def _answer(self, request: memoryview) -> None:
+        """Answer one request."""
+        _, opcode, unique, node, _, _, self.thread, *_ = _in_header.unpack_from(request)
+        self.begin(opcode)
+        handler = self._handlers.get(opcode)
+        try:
+            if handler is None:
+                self._fail(unique, errno.EROFS if opcode in CHANGES else errno.ENOSYS)
+                return
+            reply = handler(node, request[IN_HEADER.size :])
+        except OSError as error:
+            self._fail(unique, error.errno or errno.EIO)
+            return
+        except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
+            self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
+            self._fail(unique, errno.EIO)
+            return
+        if reply is not None:
+            self._send(unique, reply)
+
+    def answer_waiting(self) -> None:
+        """Answer the requests that wait, while another one is being answered."""
+        thread = self.thread
+        view = memoryview(bytearray(BUFFER_BYTES))
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        while waiting.poll(0):
             try:
-                if handler is None:
-                    number = errno.EROFS if opcode in CHANGES else errno.ENOSYS
-                    self._fail(unique, number)
-                    continue
-                reply = handler(node, view[IN_HEADER.size : size])
-            except OSError as error:
-                self._fail(unique, error.errno or errno.EIO)
-                continue
-            except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
-                self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
-                self._fail(unique, errno.EIO)
-                continue
-            if reply is not None:
-                self._send(unique, reply)
+                size = os.readv(self.fd, [view])
+            except OSError:  # as in ``_serve``, which meets it again
+                break
+            self._answer(view[:size])
+        self.thread = thread
 
     def finish(self) -> int:
         """Called after the unmount. Return the exit code of the server's process."""
@@ -157,8 +186,8 @@ class Server:
     def wait(self) -> None:
         """Called before a request is read."""
 
-    def begin(self) -> None:
-        """Called when a request was read."""
+    def begin(self, opcode: int) -> None:
+        """Called when a request was read. ``thread``: the thread that waits for its answer."""
 
     def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
         """Return the names of an open directory, which is read from ``cookie`` on."""
@@ -166,8 +195,15 @@ class Server:
 
     def _send(self, unique: int, parts: Reply) -> None:
         header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
-        with suppress(FileNotFoundError):  # the request was interrupted
+        try:
             os.writev(self.fd, [header, *parts])
+        except FileNotFoundError:  # the request was interrupted
+            pass
+        except OSError as error:
+            if error.errno != errno.EINVAL:
+                raise
+            # longer than the kernel has asked for, as a symlink of a damaged image: it has made EIO of it
+            self._report(f"an answer of {len(header) + sum(map(len, parts)):,} bytes is refused")
 
     def _fail(self, unique: int, number: int) -> None:
         """Answer a request with an error."""
@@ -181,6 +217,8 @@ class Server:
         if major != MAJOR or minor < MIN_MINOR:
             raise OSError(errno.EPROTO, f"the kernel speaks FUSE {major}.{minor}, at least {MAJOR}.{MIN_MINOR} is needed")
         wanted = int(self.wanted) & flags
+        if not flags & InitFlag.NO_OPENDIR_SUPPORT:  # before Linux 5.1
+            self._handlers.setdefault(Opcode.OPENDIR, self._open_directory)
         return (
             INIT_OUT.packer.pack(
                 MAJOR, min(minor, MINOR), readahead, wanted, MAX_BACKGROUND, CONGESTION, MAX_WRITE, 1, MAX_PAGES, 0, 0, b""
@@ -193,7 +231,16 @@ class Server:
     def _empty(self, _: int, __: memoryview) -> Reply:
         return ()
 
+    def _open_directory(self, _: int, __: memoryview) -> Reply:
+        return (OPEN_OUT.packer.pack(0, 0, 0),)
+
+    def _ioctl(self, _: int, __: memoryview) -> Reply:
+        # not ENOSYS: overlayfs of Linux 5.15 to 5.17 asks for flags of files by ioctl, and copies none up after that
+        raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
+
     def _lookup(self, node: int, body: memoryview) -> Reply:
+        if len(body) > NAME_MAX + 1:
+            raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         found = self.backend.lookup(node, bytes(body[:-1]))
         return (self._pack_entry(found),)
 
@@ -221,6 +268,27 @@ class Server:
     def _read(self, node: int, body: memoryview) -> Reply:
         _, offset, size, *_ = _read_in.unpack_from(body)
         return (self.backend.read(node, offset, size),)
+
+    def _lseek(self, node: int, body: memoryview) -> Reply:
+        """Return the next data or hole: overlayfs and cp leave holes out where they are told of them."""
+        _, offset, whence, _ = LSEEK_IN.packer.unpack_from(body)
+        size = self.backend.attributes(node).size
+        if whence not in (SEEK_DATA, SEEK_HOLE):
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        if offset >= size:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        if self._ranges[0] != node:
+            self._ranges = node, self.backend.data_ranges(node)
+        ranges = self._ranges[1]
+        index = bisect_right(ranges, offset, key=sum)  # the first range that ends after the offset
+        start, length = ranges[index] if index < len(ranges) else (size, 0)
+        if whence == SEEK_HOLE:
+            found = min(start + length, size) if start <= offset else offset
+        elif start < size:
+            found = max(start, offset)
+        else:
+            raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
+        return (LSEEK_OUT.packer.pack(found),)
 
     def _readdir(self, node: int, body: memoryview) -> Reply:
         return self._list(node, body, plus=False)

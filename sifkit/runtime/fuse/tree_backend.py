@@ -14,7 +14,7 @@ from threading import Lock
 from typing import Generic, TypeVar
 
 from ...vfs.file_tree import FileTree, OpenFile, Row, Stat
-from .backend import Attributes, Entry, FilesystemTotals, ListedName
+from .backend import Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
 from .node_numbers import NodeNumbers
 from .protocol import encode_device
 
@@ -33,8 +33,8 @@ LARGE_DIRECTORY = 65_536
 BLOCK_SIZE = 4096
 LAYER_SHIFT = 48
 """Inode numbers of different devices (layers of a union) are told apart by their upper bits."""
-_FORMAT_OF_TYPE = (0, 0o10, 0o04, 0o02, 0o06, 0o01, 0o14, 0o12)
-"""Format bits of a mode, shifted right by 12, by the file type of a directory entry in ext2."""
+UNKNOWN_INODE = 0xFFFF_FFFF
+"""Number of an inode that cannot be read: the C library leaves out names with 0."""
 
 
 class TreeBackend(Generic[N]):
@@ -86,8 +86,13 @@ class TreeBackend(Generic[N]):
         return self.tree.readlink(self._numbers.node(node))
 
     def read(self, node: int, offset: int, size: int, /) -> bytes:
-        file = self._files.get(node, lambda: self.tree.open_file(self._numbers.node(node)))
-        return file.read_at(offset, size)
+        return self._file(node).read_at(offset, size)
+
+    def data_ranges(self, node: int, /) -> Sequence[tuple[int, int]]:
+        return self._file(node).data_ranges()
+
+    def _file(self, node: int) -> OpenFile:
+        return self._files.get(node, lambda: self.tree.open_file(self._numbers.node(node)))
 
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
         return self._listing(node).names
@@ -107,7 +112,13 @@ class TreeBackend(Generic[N]):
             return error
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
-        return self._xattrs.get(node, lambda: self.tree.xattrs(self._numbers.node(node)))
+        return self._xattrs.get(node, lambda: self._shown_xattrs(self._numbers.node(node)))
+
+    def _shown_xattrs(self, node: N) -> Mapping[bytes, bytes]:
+        found = self.tree.xattrs(node)
+        if self.owner is None:
+            return found
+        return {name: value for name, value in found.items() if is_shown_xattr(name, self.owner[0])}
 
     def totals(self) -> FilesystemTotals:
         found = self.tree.statfs()
@@ -123,7 +134,7 @@ class TreeBackend(Generic[N]):
         if listing.problem is not None:
             raise listing.problem
         names = [
-            ListedName(row.name, self._ino(self._row_stat(row)), _FORMAT_OF_TYPE[row.file_type & 7], index)
+            ListedName(row.name, self._ino(self._row_stat(row)), format_bits(row.file_type), index)
             for index, row in enumerate(listing.rows)
         ]
         return _Listed(names, listing.rows)
@@ -150,7 +161,7 @@ class TreeBackend(Generic[N]):
     @staticmethod
     def _ino(stat: Stat | OSError) -> int:
         if isinstance(stat, OSError):
-            return 0
+            return UNKNOWN_INODE
         return stat.ino ^ (abs(stat.dev) & 0xFFFF) << LAYER_SHIFT
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import signal
+import stat
 import time
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -17,6 +18,7 @@ from .backend import AttributeChanges, Attributes, Entry, ListedName, WritableBa
 from .protocol import (
     ATTR_OUT,
     ENTRY_OUT,
+    FORGET_ONE,
     GETXATTR_IN,
     OPEN_OUT,
     READ_IN,
@@ -27,7 +29,8 @@ from .protocol import (
     SetAttribute,
     decode_device,
 )
-from .server import WANTED, Reply, Server, packed_attributes
+from .removed_names import METACOPY, NAMELESS, WHITEOUT, RemovedNames
+from .server import CHANGES, WANTED, Reply, Server, packed_attributes
 
 __all__ = ["FULL", "FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
 
@@ -39,6 +42,8 @@ WRITE_CACHE, WRITE_KILL_SUIDGID = 1, 4
 """The first: changed pages of a mapped file, of which the kernel takes all as written but for an error."""
 KEEP_CACHE = 2
 SET_ID = 0o6000
+NOT_OTHERS = frozenset({Opcode.LOOKUP, Opcode.GETXATTR, Opcode.FORGET, Opcode.BATCH_FORGET})
+"""Requests that may follow a lookup of a removed name without being another matter; see ``removed_names``."""
 COMMIT_SECONDS = 5.0
 """Age of the oldest change that is not committed, at which all are."""
 FULL_OF_BYTES, FULL_OF_INODES = 28, 29
@@ -51,9 +56,16 @@ SECOND = 1_000_000_000
 
 
 class WritableServer(Server):
-    """Server of a mount that is written to; see ``Server``. It has one thread."""
+    """Server of a mount that is written to; see ``Server``. It has one thread. ``has_overlay``: overlayfs lies above it."""
 
-    def __init__(self, fd: int, backend: WritableBackend, *, report: Callable[[str], None] | None = None) -> None:
+    def __init__(
+        self,
+        fd: int,
+        backend: WritableBackend,
+        *,
+        has_overlay: bool = False,
+        report: Callable[[str], None] | None = None,
+    ) -> None:
         super().__init__(fd, backend, report=report)
         self.writable = backend
         self.wanted = WANTED & ~InitFlag.NO_OPENDIR_SUPPORT | InitFlag.HANDLE_KILLPRIV_V2
@@ -62,6 +74,8 @@ class WritableServer(Server):
         self._is_busy = False
         self._is_commit_asked = False
         self._full = 0
+        self._has_overlay = has_overlay
+        self._removed = RemovedNames()
         self._is_timed = False
         self._has_timer = False
         self._handlers |= {
@@ -146,16 +160,21 @@ class WritableServer(Server):
                 return
             self._is_busy = True
 
-    def begin(self) -> None:
+    def begin(self, opcode: int) -> None:
         self._is_busy = True
+        if self._removed and opcode not in NOT_OTHERS:
+            self._removed.other_request(self.thread, is_change=opcode in CHANGES)
 
     # Answers: the kernel does not see that a write takes set-id bits, so it keeps no attributes that have them
 
-    def _pack_entry(self, found: Entry | None) -> bytes:
-        if found is None or not found.attributes.mode & SET_ID:
+    def _pack_entry(self, found: Entry | None, *, is_kept: bool = True) -> bytes:
+        """Pack an answer as ``Server`` does; with ``is_kept`` false the kernel asks for the name each time."""
+        if found is None or (is_kept and not found.attributes.mode & SET_ID):
             return super()._pack_entry(found)
         values = packed_attributes(found.attributes)
-        return ENTRY_OUT.packer.pack(found.node, found.generation, self.backend.valid_seconds, 0, 0, 0, *values)
+        valid = self.backend.valid_seconds
+        attributes_valid = 0 if found.attributes.mode & SET_ID else valid
+        return ENTRY_OUT.packer.pack(found.node, found.generation, valid if is_kept else 0, attributes_valid, 0, 0, *values)
 
     def _pack_attributes(self, found: Attributes) -> bytes:
         valid = 0 if found.mode & SET_ID else self.backend.valid_seconds
@@ -165,6 +184,42 @@ class WritableServer(Server):
         return (self._pack_attributes(self.backend.attributes(node)),)
 
     # Requests
+
+    def _lookup(self, node: int, body: memoryview) -> Reply:
+        """Find a name, or the file that it led to before it was removed: see ``removed_names``."""
+        name = bytes(body[:-1])
+        if self._removed.has_asked(self.thread, (node, name)):
+            self.answer_waiting()
+        if (node, name) not in self._removed:
+            found = self.backend.lookup(node, name)
+            if self._removed:
+                is_file = found is not None and not stat.S_ISDIR(found.attributes.mode)
+                self._removed.other_request(self.thread, has_found_file=is_file)
+            return (self._pack_entry(found),)
+        found = None if name == NAMELESS else self.backend.lookup(node, name)
+        present = None if found is None else found.node
+        answer = self._removed.answer(self.thread, (node, name), present)
+        if answer == present:
+            return (self._pack_entry(found),)
+        if present is not None:
+            self.backend.forget(present, 1)
+        again = None if answer is None else self.writable.again(answer)
+        return (self._pack_entry(again, is_kept=False),)
+
+    def _forget(self, node: int, body: memoryview) -> None:
+        super()._forget(node, body)
+        self._forget_removed(node)
+
+    def _batch_forget(self, _: int, body: memoryview) -> None:
+        super()._batch_forget(_, body)
+        if self._removed:
+            count = int.from_bytes(body[:4], "little")
+            for node, _ in FORGET_ONE.packer.iter_unpack(body[8 : 8 + count * FORGET_ONE.size]):
+                self._forget_removed(node)
+
+    def _forget_removed(self, node: int) -> None:
+        if self._removed:
+            self._removed.forgotten(node, is_known=self.writable.is_known(node))
 
     def _setattr(self, node: int, body: memoryview) -> Reply:
         valid, _, _, size, _, atime, mtime, _, atime_rest, mtime_rest, _, mode, _, uid, gid, _ = SETATTR_IN.packer.unpack_from(
@@ -185,6 +240,7 @@ class WritableServer(Server):
             mtime=stamp(mtime, mtime_rest, SetAttribute.MTIME, SetAttribute.MTIME_NOW),
             clears_set_id=bool(valid & SetAttribute.KILL_SUIDGID),
         )
+        self._ranges = (0, ())
         return (self._pack_attributes(self.writable.set_attributes(node, changes)),)
 
     def _symlink(self, node: int, body: memoryview) -> Reply:
@@ -205,7 +261,10 @@ class WritableServer(Server):
 
     def _tmpfile(self, node: int, body: memoryview) -> Reply:
         _, mode = _words(body, 2)
-        return self._opened(self.writable.make_nameless(node, mode))
+        found = self.writable.make_nameless(node, mode)
+        if self._has_overlay:
+            self._removed.add(node, NAMELESS, found.node, is_regular=True)
+        return self._opened(found)
 
     def _opened(self, found: Entry) -> Reply:
         return self._pack_entry(found), OPEN_OUT.packer.pack(0, KEEP_CACHE, 0)
@@ -214,11 +273,21 @@ class WritableServer(Server):
         return (self._pack_entry(found),)
 
     def _unlink(self, node: int, body: memoryview) -> Reply:
-        self.writable.unlink(node, bytes(body[:-1]))
+        name = bytes(body[:-1])
+        self._note_removed(node, name, self.writable.unlink(node, name))
         return ()
 
+    def _note_removed(self, directory: int, name: bytes, left: int | None) -> None:
+        """Note that a name was removed. ``left``: the node it led to, if that has other names."""
+        self._removed.changed(directory, name)
+        if left is not None and self._has_overlay:
+            is_regular = stat.S_ISREG(self.writable.attributes(left).mode)
+            self._removed.add(directory, name, left, is_regular=is_regular)
+
     def _rmdir(self, node: int, body: memoryview) -> Reply:
-        self.writable.rmdir(node, bytes(body[:-1]))
+        name = bytes(body[:-1])
+        self.writable.rmdir(node, name)
+        self._note_removed(node, name, None)
         return ()
 
     def _rename(self, node: int, body: memoryview) -> Reply:
@@ -233,7 +302,7 @@ class WritableServer(Server):
         if not is_known or (flags & RENAME_EXCHANGE and flags != RENAME_EXCHANGE):
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         name, new_name, _ = names.split(b"\0", 2)
-        self.writable.rename(
+        left = self.writable.rename(
             node,
             name,
             new_directory,
@@ -242,6 +311,8 @@ class WritableServer(Server):
             exchange=bool(flags & RENAME_EXCHANGE),
             whiteout=bool(flags & RENAME_WHITEOUT),
         )
+        self._note_removed(node, name, None)
+        self._note_removed(new_directory, new_name, left)
         return ()
 
     def _link(self, node: int, body: memoryview) -> Reply:
@@ -250,6 +321,7 @@ class WritableServer(Server):
     def _write(self, node: int, body: memoryview) -> Reply:
         _, offset, size, flags, *_ = READ_IN.packer.unpack_from(body)
         data = body[READ_IN.size : READ_IN.size + size]
+        self._ranges = (0, ())
         written = self.writable.write(node, offset, data, bool(flags & WRITE_KILL_SUIDGID))
         if written < size:
             self._note_full()
@@ -272,7 +344,13 @@ class WritableServer(Server):
         return ()
 
     def _getxattr(self, node: int, body: memoryview) -> Reply:
-        return self._value(self.writable.xattr(node, bytes(body[GETXATTR_IN.size : -1])), body)
+        name = bytes(body[GETXATTR_IN.size : -1])
+        if self._removed:
+            if name == METACOPY and self._removed.is_refused(self.thread, node):
+                raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+            if name != WHITEOUT:
+                self._removed.other_request(self.thread)
+        return self._value(self.writable.xattr(node, name), body)
 
     def _fsync(self, node: int, _: memoryview) -> Reply:
         self.writable.fsync(node)

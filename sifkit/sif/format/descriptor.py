@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-from ...records import field, record
 from .metadata import EXTRA_BYTES, Metadata, PartitionMeta, parse_metadata
 from .schema import DESCRIPTOR
 from .types import Arch, DataType, FSType, PartType, as_code, describe
@@ -33,8 +32,7 @@ _FIELDS = {
 }
 
 
-@record(kw_only=True)
-class Descriptor:
+class Descriptor(NamedTuple):
     """Descriptor of a data object. ``offset`` and sizes are in bytes, from the start of the image; times are Unix seconds.
 
     ``group_id`` and ``linked_id`` are as on disk, with the mask; ``group``, ``link`` and ``link_group`` are decoded. ``name``
@@ -43,18 +41,29 @@ class Descriptor:
 
     data_type: DataType | int
     id: int
-    group_id: int = GROUP_MASK
-    linked_id: int = 0
     offset: int
     size: int
     size_with_padding: int
     created: int
     modified: int
+    group_id: int = GROUP_MASK
+    linked_id: int = 0
     uid: int = 0
     gid: int = 0
     name: bytes = b""
     extra: bytes = b""
-    slot: int = field(default=-1, compare=False)
+    slot: int = -1
+
+    # the slot says where a descriptor is, not what it says
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Descriptor) and self[:-1] == other[:-1]
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self[:-1])
 
     @classmethod
     def parse(cls, raw: bytes | memoryview, offset: int = 0, *, slot: int = -1) -> Descriptor | None:

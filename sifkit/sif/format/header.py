@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import show
-from ...records import record
 from ..errors import CorruptSIFError, NotSIFError
 from .schema import DESCRIPTOR, GLOBAL_HEADER
 from .types import Arch, arch_bytes, arch_from_bytes
@@ -36,8 +35,7 @@ _FIELDS = {
 }
 
 
-@record(kw_only=True)
-class GlobalHeader:
+class GlobalHeader(NamedTuple):
     """Global header. Offsets and sizes are in bytes from the start of the image, times are Unix seconds.
 
     ``launch`` is without trailing NULs. ``arch`` is that of the primary system partition, three raw bytes if it is unknown.

@@ -5,8 +5,9 @@ Unknown codes are plain integers. ``pack_onto`` keeps the Extra bytes after the 
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from ...packed_struct import PackedStruct
-from ...records import record
 from .schema import CRYPTO, OCI, PARTITION, SBOM, SIGNATURE
 from .types import (
     Arch,
@@ -46,8 +47,7 @@ def _onto(layout: PackedStruct, extra: bytes, **values: object) -> bytes:
     return layout.build(values) + extra.ljust(EXTRA_BYTES, b"\0")[layout.size :]
 
 
-@record
-class PartitionMeta:
+class PartitionMeta(NamedTuple):
     """Metadata of a partition: declared filesystem, partition type, architecture."""
 
     fs_type: FSType | int
@@ -69,8 +69,7 @@ class PartitionMeta:
         return f"{describe(self.fs_type)}/{describe(self.part_type)}/{arch}"
 
 
-@record
-class SignatureMeta:
+class SignatureMeta(NamedTuple):
     """Metadata of a signature: hash type, and the signer's OpenPGP v4 fingerprint, empty for signatures made with a PEM key.
 
     ``entity`` is without trailing NULs.
@@ -98,8 +97,7 @@ class SignatureMeta:
         return describe(self.hash_type)
 
 
-@record
-class CryptoMeta:
+class CryptoMeta(NamedTuple):
     """Metadata of a cryptographic message: format and type."""
 
     format_type: FormatType | int
@@ -118,8 +116,7 @@ class CryptoMeta:
         return f"{describe(self.format_type)}/{describe(self.message_type)}"
 
 
-@record
-class SBOMMeta:
+class SBOMMeta(NamedTuple):
     """Metadata of a software bill of materials: its format."""
 
     sbom_format: SBOMFormat | int
@@ -136,8 +133,7 @@ class SBOMMeta:
         return describe(self.sbom_format)
 
 
-@record
-class OCIMeta:
+class OCIMeta(NamedTuple):
     """Metadata of an OCI index or blob: ``sha256:`` and the hexadecimal digest of its data, computed while it is written."""
 
     digest: bytes

@@ -17,7 +17,6 @@ from typing import Any, TypeVar
 from uuid import UUID
 
 from ...errors import show
-from ...records import field_names
 from ..errors import SIFError, UnknownCodeError
 from ..format.descriptor import MAX_GROUP, NAME_BYTES, Descriptor, join_group, join_link
 from ..format.header import GlobalHeader
@@ -286,7 +285,7 @@ def _describe_metadata(metadata: Metadata) -> dict[str, Any]:
     if isinstance(metadata, OCIMeta):
         return _octets("digest", metadata.digest)
     fields: dict[str, Any] = {}
-    for field in field_names(type(metadata)):
+    for field in metadata._fields:
         value = getattr(metadata, field)
         if field == "entity":
             fields |= {"entity_hex": value.hex()} if value else {}

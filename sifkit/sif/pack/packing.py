@@ -7,14 +7,13 @@ import stat
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from ...atomic import HostPath
 from ...errors import show
 from ...host_space import full_host_errors
-from ...records import field_names
 from ..errors import EditError, SIFError, SIFSourceError, SourceChangedError
 from ..format.descriptor import DESCRIPTOR_BYTES, EMPTY_SLOT, USED_OFFSET, Descriptor
 from ..format.header import HEADER_BYTES, GlobalHeader
@@ -213,7 +212,7 @@ def _is_exact(manifest: JSONObject, items: list[_PackedFile]) -> bool:
 
 def _plan_exact(root: str, manifest: JSONObject, items: list[_PackedFile]) -> _PackPlan:
     given = header_fields(JSONObject(manifest.values["header"], "header"))
-    wanted = set(field_names(GlobalHeader))
+    wanted = set(GlobalHeader._fields)
     if missing := sorted(wanted - set(given)):
         name = missing[0].removesuffix("_bytes")
         raise ManifestError("header", f"{name} is missing", hint="remove the layout to have the objects placed anew")
@@ -308,7 +307,7 @@ def _plan_new_layout(manifest: JSONObject, items: list[_PackedFile], stamp: SIFS
         header = plan_new(stamp, launch=given.get("launch", b""), capacity=capacity, arch=Arch.UNKNOWN)
     except EditError as error:
         raise ManifestError("header", error.message, hint=error.hint) from error
-    header = replace(header, **{key: given[key] for key in ("id_bytes", "created", "modified") if key in given})
+    header = header._replace(**{key: given[key] for key in ("id_bytes", "created", "modified") if key in given})
     free = iter(sorted(set(range(capacity)) - set(places)))
     slots: dict[int, bytes] = {}
     pieces = []
@@ -336,13 +335,12 @@ def _plan_new_layout(manifest: JSONObject, items: list[_PackedFile], stamp: SIFS
     state = State.of(header, b"".join(slots.get(slot, EMPTY_SLOT) for slot in range(capacity)))
     _check_new_objects(state)
     root = primary(state.descriptors)
-    header = replace(
-        header,
+    header = header._replace(
         arch=root.arch if root and root.arch is not None else given.get("arch", Arch.UNKNOWN),
         descriptors_free=capacity - len(items),
         data_size=position - header.data_offset,
     )
-    state = replace(state, header=header)
+    state = state._replace(header=header)
     _check_state(state, position)
     return _PackPlan(state, tuple((offset, item) for offset, item in pieces if item.size), position, False)
 

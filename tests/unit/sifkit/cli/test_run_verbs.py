@@ -10,6 +10,7 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.cli.support.quick_run import parse_plain
+from sifkit.runtime.config import config_paths
 
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
@@ -22,7 +23,7 @@ def image(tmp_path, monkeypatch):
     for name in [name for name in os.environ if name.startswith(("APPTAINER", "SINGULARITY"))]:
         monkeypatch.delenv(name)
     monkeypatch.setattr("sifkit.runtime.host.probe", lambda writes, fuse: _AnyHost())
-    monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda programs: ())
+    monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda *words: ())
     return tiny_sif(Path("image.sif"))
 
 
@@ -72,14 +73,24 @@ def test_run_and_shell_need_no_words(run, image):
         ((), "IMAGE is missing; see sifkit exec -h"),
         (("--overlai", "x", "image.sif", "ls"), "no such option --overlai (did you mean --overlay?)"),
         (("--bind",), "--bind' requires an argument"),
-        (("missing.sif", "ls"), "missing.sif: No such file or directory"),
+        (("missing.sif", "ls"), "missing.sif: no such file or directory\n"),
         (("docker://ubuntu:22.04", "ls"), "first: apptainer pull ubuntu.sif docker://ubuntu:22.04"),
+        (("library://a/b/lolcow@sha256:0", "ls"), "first: apptainer pull lolcow.sif library://a/b/lolcow@sha256:0"),
+        (("https://x.org/y.sif?a=b", "ls"), "first: apptainer pull y.sif 'https://x.org/y.sif?a=b'"),
+        (("oci-archive:d/a.tar:t", "ls"), "images are not converted here; first: apptainer build a.sif oci-archive:d/a.tar:t"),
+        (("docker-daemon:", "ls"), "first: apptainer build image.sif docker-daemon:"),
+        (("Imagee.sif", "ls"), "Imagee.sif: no such file or directory; did you mean image.sif?"),
+        (("empty", "ls"), "empty is empty; download or build it again"),
+        (("a.tar", "ls"), "a.tar is an archive, not an image; if 'docker save' has made it: apptainer build a.sif"),
         (("instance://one", "ls"), "instance://one: instances are not supported in this release"),
         (("text", "ls"), "text is no SIF, squashfs or ext3 image"),
         (("--memory", "1G", "image.sif", "ls"), "--memory is not supported; limits need cgroups"),
         (("--fusemount", "x", "image.sif", "ls"), "--fusemount is not supported; FUSE programs are not started"),
         (("-o", "text:work:rw", "image.sif", "ls"), "the suffix :work:rw has no meaning; write text to write to it"),
-        (("-o", "none.img", "image.sif", "ls"), "none.img: No such file or directory"),
+        (
+            ("-o", "none.img", "image.sif", "ls"),
+            "directory; create it with: sifkit overlay create --size 1G none.img",
+        ),
         (("-o", "text", "image.sif", "ls"), "text is no SIF, squashfs or ext3 image"),
         (("-o", "image.sif", "image.sif", "ls"), "image.sif has no overlay"),
         (("--env", "A", "image.sif", "ls"), "--env A: A is no NAME=VALUE"),
@@ -91,6 +102,8 @@ def test_run_and_shell_need_no_words(run, image):
 )
 def test_failures_of_ours_exit_255(run, image, words, message):
     Path("text").write_text("text\n" * 1000)
+    Path("empty").touch()
+    Path("a.tar").write_bytes(bytes(257) + b"ustar\x0000")
     code, out, err = run("exec", *words)
     assert (code, out) == (255, "")
     assert message in err and err.startswith("sifkit exec: ") and err.count("\n") == 1
@@ -110,6 +123,64 @@ def test_variables_are_options(run, image, monkeypatch):
     lines, err = dry(run, "image.sif", "ls")
     assert "mount: /mnt/e <- /etc" in lines and "directory: /etc" in lines
     assert err == "sifkit exec: warning: --unsquash has no effect: images are unpacked only where nothing else works\n"
+
+
+def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
+    monkeypatch.setattr(
+        "sifkit.runtime.caller.config_paths", lambda *words: [one for one in config_paths(*words) if one[:5] != "/etc/"]
+    )
+    site = Path("site")
+    settings = site / os.uname().machine / "etc/apptainer"  # as in an installation without root
+    settings.mkdir(parents=True)
+    (settings / "apptainer.conf").write_text("mount hostfs = yes\nbind path = /etc:/mnt/e\nallow pid ns = no\n")
+    (site / "bin").mkdir()
+    (site / "bin/apptainer").touch(0o755)
+    monkeypatch.setenv("PATH", f"{site.absolute()}/bin:/usr/bin:/bin")
+    monkeypatch.setattr("sifkit.runtime.caller.MOUNTS", str(Path("mounts").absolute()))
+    Path("mounts").write_text("1 0 8:1 / / rw - ext4 x rw\n2 1 8:2 / /opt rw - ext4 y rw\n")
+    lines, err = dry(run, "-p", "image.sif", "ls")
+    assert "mount: /opt <- /opt" in lines and "mount: /mnt/e <- /etc" in lines
+    assert "this site does not allow PID namespaces ('allow pid ns = no' in " in err
+
+
+def test_the_caller_has_the_name_of_his_number_not_of_a_group(image, monkeypatch):
+    from sifkit.runtime import caller
+
+    monkeypatch.setattr(os, "getgroups", lambda: [0, 54321])
+    monkeypatch.setattr(os, "geteuid", lambda: 4321)
+    found = caller.current_caller({"HOME": "/h"})
+    assert (found.uid, found.name, found.home) == (4321, "4321", "/h")
+    assert (54321, "") not in found.groups and all(name for _, name in found.groups)
+    assert found.real_cwd == os.getcwd()
+
+
+def test_architectures_that_an_emulator_runs(run, image, monkeypatch):
+    from sifkit.runtime import caller
+
+    Path("binfmt").mkdir()
+    for name, text in {
+        "qemu-aarch64": "enabled\ninterpreter /usr/bin/qemu\nflags: OCF\n",
+        "qemu-s390x": "enabled\nflags: OC\n",
+        "qemu-riscv64": "disabled\nflags: F\n",
+        "qemu-odd": "enabled\nflags: F\n",
+        "python": "enabled\nflags: F\n",
+    }.items():
+        Path("binfmt", name).write_text(text)
+    monkeypatch.setattr(caller, "BINFMT", "binfmt")
+    assert caller.emulated_architectures() == ("arm64",)
+    monkeypatch.setattr(caller, "BINFMT", "none")
+    assert caller.emulated_architectures() == ()
+
+
+def test_an_image_in_use_names_what_helps(run, image, monkeypatch):
+    from sifkit.errors import ImageInUseError
+
+    def in_use(*words):
+        raise ImageInUseError("x is in use", hint="wait for it with --wait SECONDS")
+
+    monkeypatch.setattr("sifkit.cli.support.running.run_container", in_use)
+    code, _, err = run("exec", "image.sif", "ls")
+    assert code == 255 and "--wait" not in err and "an overlay each" in err
 
 
 def test_images_of_every_kind(run, image):

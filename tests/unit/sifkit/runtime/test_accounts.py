@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from sifkit.errors import UsageError
@@ -20,7 +18,7 @@ def test_an_entry_is_added() -> None:
 
 
 def test_an_entry_of_the_same_number_gets_the_home_directory() -> None:
-    root = replace(ALICE, uid=0, gid=0, name="admin", home="/work")
+    root = ALICE._replace(uid=0, gid=0, name="admin", home="/work")
     assert passwd_text(PASSWD + b"\nbin:x:1:1::/:\n", root) == b"root:x:0:0:root:/work:/bin/sh\nbin:x:1:1::/:\n"
 
 
@@ -38,6 +36,6 @@ def test_lines_that_are_not_understood_stay() -> None:
 def test_a_name_that_is_another_entry_is_refused() -> None:
     for wrong in ("a:b", "a\nroot::0:0:::"):
         with pytest.raises(UsageError, match="colon or a newline"):
-            passwd_text(b"", replace(ALICE, home=wrong))
+            passwd_text(b"", ALICE._replace(home=wrong))
         with pytest.raises(UsageError, match="colon or a newline"):
-            group_text(b"", replace(ALICE, groups=((5, wrong),)))
+            group_text(b"", ALICE._replace(groups=((5, wrong),)))

@@ -27,7 +27,7 @@ mount tmp =
 def test_directives() -> None:
     found = parse_config(TEXT, "conf")
     assert not found.mount_home and found.mount_tmp and found.mount_dev == "minimal" and found.enable_overlay == "try"
-    assert found.tmpfs_bytes == 128 << 20
+    assert found.memory_bytes(1000) == 128 << 20 and found.memory_bytes(0) is None
     assert found.bind_path == ("/etc/hosts", "/scratch:/scratch", "/data:/d:ro")
     assert found.limit_container_owners == ("root", "alice") and found.limit_container_paths == ()
     assert found.path == "conf"
@@ -44,11 +44,15 @@ def test_values_that_are_not_valid(line: str) -> None:
 
 
 def test_where_a_configuration_may_be() -> None:
-    assert tuple(config_paths(["/usr/bin/apptainer", "/opt/x/bin/singularity", "/odd/apptainer"])) == (
+    assert tuple(config_paths(["/usr/bin/apptainer", "/opt/x/bin/singularity", "/odd/apptainer"], "arm")) == (
         "/etc/apptainer/apptainer.conf",
         "/etc/singularity/singularity.conf",
         "/usr/etc/apptainer/apptainer.conf",
         "/usr/etc/singularity/singularity.conf",
+        "/usr/arm/etc/apptainer/apptainer.conf",
+        "/usr/arm/etc/singularity/singularity.conf",
         "/opt/x/etc/apptainer/apptainer.conf",
         "/opt/x/etc/singularity/singularity.conf",
+        "/opt/x/arm/etc/apptainer/apptainer.conf",
+        "/opt/x/arm/etc/singularity/singularity.conf",
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,7 +98,7 @@ def test_the_start_knows_the_working_directory(root: Path) -> None:
         "the image has no runscript; /bin/sh is run",
     ]
     with pytest.raises(FormatError, match="--cwd /missing: no such directory in the container"):
-        start_in_container("", notes.append)(replace(plan, is_cwd_required=True), str(root))
+        start_in_container("", notes.append)(plan._replace(is_cwd_required=True), str(root))
 
 
 def test_a_working_directory_that_cannot_be_entered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -111,7 +110,7 @@ def test_a_working_directory_that_cannot_be_entered(root: Path, monkeypatch: pyt
     assert start_in_container("sifkit run", notes.append)(plan, str(root)).environment["PWD"] == "/home"
     assert notes == ["/missing cannot be entered; the command starts in /home"]
     with pytest.raises(FormatError, match="--cwd /missing: permission denied"):
-        start_in_container("", notes.append)(replace(plan, is_cwd_required=True), str(root))
+        start_in_container("", notes.append)(plan._replace(is_cwd_required=True), str(root))
 
 
 def test_accounts_are_edited(root: Path) -> None:
@@ -124,7 +123,7 @@ def test_accounts_are_edited(root: Path) -> None:
         Mount(kind="bind", target="/etc/group", edit="group"),
         Mount(kind="bind", target="/x", source="/y"),
     )
-    plan = replace(plan_of_nothing(), mounts=mounts, account=account)
+    plan = plan_of_nothing()._replace(mounts=mounts, account=account)
     passwd, group, other = mounts_with_accounts(plan, str(root))
     assert passwd.content == b"root:x:0:0::/:/bin/sh\nme:x:5:6::/home/me:/bin/sh\n" and not passwd.edit
     assert group.content == b"us:x:6:me\n" and other == mounts[2]

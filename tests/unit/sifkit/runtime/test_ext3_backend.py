@@ -130,13 +130,35 @@ def test_work_made_after_the_start_and_forgotten_by_the_kernel(image: Path) -> N
         first = backend.make_directory(ROOT_ID, b"a", 0o755).node
         work = backend.make_directory(first, b"w", 0o755).node
         backend.forget(work, 1)
-        file = backend.make_nameless(node_of(backend, "a/w"), 0o100644)
+        work, upper = node_of(backend, "a/w"), node_of(backend, "upper")
+        with pytest.raises(OSError) as error:
+            backend.make_nameless(work, 0o100644)
+        assert error.value.errno == errno.EOPNOTSUPP
+        file = backend.make_node(work, b"#1", 0o100644, (0, 0))
         backend.fsync(file.node)
         assert backend.filesystem.unsynced
-        backend.link(file.node, node_of(backend, "upper"), b"named")
+        backend.rename(work, b"#1", upper, b"named", replace=True, exchange=False, whiteout=False)
         backend.fsync(file.node)
         assert not backend.filesystem.unsynced
         assert backend.attributes(file.node).links == 1
+
+
+def test_removed_names_of_files_that_have_others_are_reported(image: Path) -> None:
+    with opened(image) as backend:
+        upper = node_of(backend, "upper")
+        file = backend.make_node(upper, b"a", 0o100644, (0, 0)).node
+        mark = backend.make_node(upper, b"mark", S_IFCHR, (0, 0)).node
+        for name in (b"b", b"c"):
+            backend.link(file, upper, name)
+        backend.link(mark, upper, b"mark2")
+        other = backend.make_node(upper, b"new", 0o100644, (0, 0)).node
+        assert backend.rename(upper, b"new", upper, b"a", replace=True, exchange=False, whiteout=False) == file
+        assert backend.unlink(upper, b"b") == file and backend.is_known(file)
+        assert backend.again(file).node == file
+        for name in (b"mark", b"a", b"c"):  # not a file, and the last names
+            assert backend.unlink(upper, name) is None
+        backend.forget(other, 1)
+        assert not backend.is_known(other) and backend.is_known(file)
 
 
 def test_nodes_that_were_not_handed_out_are_stale(image: Path) -> None:

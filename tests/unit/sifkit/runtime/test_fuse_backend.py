@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sifkit.vfs.file_tree import TreeListing, TreeRow
 from sifkit.vfs.host_tree import HostTree
 from sifkit.vfs.union import UnionNode
 
@@ -107,3 +109,38 @@ def test_device_numbers_are_those_of_the_system(major: int, minor: int) -> None:
 
 def test_structures_have_their_fields_in_the_kernels_order() -> None:
     assert ATTR.offset_of("mode") == 60 and ENTRY_OUT.offset_of("ino") == 40
+
+
+def test_files_that_were_read_long_ago_are_closed(tmp_path: Path) -> None:
+    for number in range(100):
+        (tmp_path / f"{number}").write_bytes(b"x")
+    backend: TreeBackend[bytes] = TreeBackend(HostTree(tmp_path))
+    before = len(os.listdir("/proc/self/fd"))
+    for number in range(100):
+        entry = backend.lookup(ROOT_ID, b"%d" % number)
+        assert entry is not None and backend.read(entry.node, 0, 9) == b"x"
+    assert len(os.listdir("/proc/self/fd")) <= before + 64
+    del backend
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_xattrs_that_nobody_in_a_user_namespace_may_read_are_not_shown(tmp_path: Path) -> None:
+    class Tree(HostTree):
+        def xattrs(self, node: bytes, /) -> dict[bytes, bytes]:
+            names = (b"user.a", b"trusted.b", b"security.capability", b"security.selinux", b"system.posix_acl_access")
+            return dict.fromkeys(names, b"")
+
+    shown = {owner: set(TreeBackend(Tree(tmp_path), owner=owner).xattrs(ROOT_ID)) for owner in (None, (0, 0), (7, 7))}
+    assert shown[7, 7] == {b"user.a", b"security.selinux"}
+    assert shown[0, 0] == {b"user.a", b"security.selinux", b"security.capability"}
+    assert len(shown[None]) == 5
+
+
+def test_what_cannot_be_read_has_a_number(tmp_path: Path) -> None:
+    class Tree(HostTree):
+        def scan_many(self, directories: Sequence[bytes], /, *, stats: bool = True) -> Iterator[TreeListing[bytes]]:
+            yield TreeListing(directories[0], [TreeRow(b"x", b"/x", 0, OSError(errno.EIO, "damaged"), False)], None, 0)
+
+    backend: TreeBackend[bytes] = TreeBackend(Tree(tmp_path))
+    (name,) = backend.list_directory(ROOT_ID)
+    assert name.ino != 0 and backend.entry(ROOT_ID, name) is None

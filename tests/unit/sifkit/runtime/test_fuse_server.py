@@ -22,7 +22,18 @@ if not sys.platform.startswith("linux"):
 
 from sifkit.runtime.fuse.backend import AttributeChanges
 from sifkit.runtime.fuse.ext3_backend import Ext3Backend
-from sifkit.runtime.fuse.protocol import ENTRY_OUT, IN_HEADER, INIT_OUT, OUT_HEADER, READ_IN, ROOT_ID, Opcode
+from sifkit.runtime.fuse.protocol import (
+    ENTRY_OUT,
+    IN_HEADER,
+    INIT_IN,
+    INIT_OUT,
+    LSEEK_IN,
+    OUT_HEADER,
+    READ_IN,
+    ROOT_ID,
+    InitFlag,
+    Opcode,
+)
 from sifkit.runtime.fuse.server import Server
 from sifkit.runtime.fuse.tree_backend import TreeBackend
 from sifkit.runtime.fuse.writable_server import WritableServer
@@ -58,7 +69,7 @@ def asked(make: Callable[[int], Server]) -> Iterator[Ask]:
 def test_a_read_only_server(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
     with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
-        assert ask(Opcode.INIT, b"\7\0\0\0\x1e\0\0\0" + bytes(8)) == (errno.EPROTO, b"")
+        assert ask(Opcode.INIT, b"\7\0\0\0\x1a\0\0\0" + bytes(8)) == (errno.EPROTO, b"")
         number, answer = ask(Opcode.INIT, b"\7\0\0\0\x63\0\0\0\0\0\2\0\xff\xff\xff\xff" + bytes(48))
         found = INIT_OUT.read(answer)
         assert (number, found["major"], found["minor"], found["max_readahead"]) == (0, 7, 36, 1 << 17)
@@ -70,7 +81,45 @@ def test_a_read_only_server(tmp_path: Path) -> None:
         assert ENTRY_OUT.read(ask(Opcode.LOOKUP, b"none\0")[1])["nodeid"] == 0
         assert ask(Opcode.MKDIR, bytes(8) + b"x\0")[0] == errno.EROFS
         assert ask(Opcode.GETATTR, bytes(16), 99)[0] == errno.ESTALE
-        assert ask(Opcode.OPEN, bytes(8), 2)[0] == ask(999)[0] == errno.ENOSYS
+        assert ask(Opcode.OPEN, bytes(8), 2)[0] == ask(Opcode.OPENDIR, bytes(8))[0] == ask(999)[0] == errno.ENOSYS
+        assert ask(Opcode.IOCTL, bytes(32), 2)[0] == errno.ENOTTY
+        assert ask(Opcode.LOOKUP, b"n" * 256 + b"\0")[0] == errno.ENAMETOOLONG
+        assert ENTRY_OUT.read(ask(Opcode.LOOKUP, b"n" * 255 + b"\0")[1])["nodeid"] == 0
+
+
+def test_linux_4_18_has_directories_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
+        flags = 0xFFFF_FFFF & ~(InitFlag.NO_OPENDIR_SUPPORT | InitFlag.MAX_PAGES | InitFlag.CACHE_SYMLINKS)
+        found = INIT_OUT.read(ask(Opcode.INIT, INIT_IN.packer.pack(7, 27, 1 << 17, flags))[1])
+        assert (found["major"], found["minor"]) == (7, 27)
+        assert ask(Opcode.OPENDIR, bytes(8)) == (0, bytes(16))
+        assert b"file" in ask(Opcode.READDIR, READ_IN.packer.pack(0, 0, 4096, 0, 0, 0, 0))[1]
+
+
+def test_holes_are_told(tmp_path: Path) -> None:
+    with (tmp_path / "file").open("wb") as file:
+        file.truncate(10 << 20)
+        for position in (1 << 20, 4 << 20):
+            file.seek(position)
+            file.write(b"x" * 65_536)
+    with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
+        ask(Opcode.LOOKUP, b"file\0")
+
+        def seek(offset: int, whence: int) -> tuple[int, int]:
+            number, answer = ask(Opcode.LSEEK, LSEEK_IN.packer.pack(0, offset, whence, 0), 2)
+            return number, int.from_bytes(answer, "little")
+
+        first, second, length, end = 1 << 20, 4 << 20, 65_536, 10 << 20
+        assert seek(0, os.SEEK_DATA) == seek(first, os.SEEK_DATA) == (0, first)
+        assert seek(0, os.SEEK_HOLE) == (0, 0)
+        assert seek(first, os.SEEK_HOLE) == seek(first + 5, os.SEEK_HOLE) == (0, first + length)
+        assert seek(first + length, os.SEEK_HOLE) == (0, first + length)
+        assert seek(first + length, os.SEEK_DATA) == (0, second)
+        assert seek(second + 9, os.SEEK_DATA) == (0, second + 9)
+        assert seek(second + length, os.SEEK_DATA) == seek(end, os.SEEK_HOLE) == (errno.ENXIO, 0)
+        assert seek(end - 1, os.SEEK_HOLE) == (0, end - 1)
+        assert seek(0, os.SEEK_SET) == (errno.EINVAL, 0)
 
 
 def test_a_backend_that_fails_answers_all_the_same(tmp_path: Path) -> None:
@@ -113,6 +162,10 @@ def test_a_writable_server(backend: Ext3Backend) -> None:
         assert ask(Opcode.RENAME2, ROOT_ID.to_bytes(8, "little") + b"\x40\0\0\0\0\0\0\0f\0g\0", node)[0] == errno.EINVAL
         left = ENTRY_OUT.read(ask(Opcode.LOOKUP, b"f\0", node)[1])
         assert stat.S_ISCHR(left["mode"]) and left["rdev"] == 0
+        hole = LSEEK_IN.packer.pack(0, 0, os.SEEK_HOLE, 0)
+        assert ask(Opcode.LSEEK, hole, made["nodeid"]) == (0, (6).to_bytes(8, "little"))
+        ask(Opcode.WRITE, READ_IN.packer.pack(0, 6, 4, 0, 0, 0, 0) + b"more", made["nodeid"])
+        assert ask(Opcode.LSEEK, hole, made["nodeid"]) == (0, (10).to_bytes(8, "little"))
         assert ask(Opcode.FSYNC, bytes(16), made["nodeid"]) == (0, b"")
     assert backend.filesystem.stat(backend.filesystem.find_name(2, b"g") or 0).uid == 7
     assert not backend.has_changes()

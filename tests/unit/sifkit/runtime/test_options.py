@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import fields
 from pathlib import Path
 
 import pytest
 
 from sifkit.errors import NotYetError, UsageError
-from sifkit.runtime.options import OPTIONS, RunOptions, check_options, no_effect_notes, options_for, with_variables
+from sifkit.runtime.options import (
+    OPTIONS,
+    RunOption,
+    RunOptions,
+    Value,
+    check_options,
+    no_effect_notes,
+    options_for,
+    with_variables,
+)
 
 APPTAINERS = Path(__file__).parents[4] / "fixtures" / "apptainer" / "options.txt"
 VERBS = ("exec", "run", "shell")
@@ -29,7 +37,8 @@ def test_every_option_of_apptainer_is_known(verb: str) -> None:
     theirs = parsed(APPTAINERS.read_text())[verb] - {("help", "h")}
     ours = {(option.name, option.letter) for option in options_for(verb)}
     assert theirs - ours == set()
-    extra = {"tmpfs-size", "dry-run", "no-nv", "no-rocm"}  # ours, and two that its help hides
+    hidden = {"no-nv", "no-rocm", "containlibs", "ignore-subuid", "ignore-fakeroot-command"}
+    extra = {"tmpfs-size", "dry-run"} | hidden  # ours, and those that its help hides
     assert {name for name, _ in ours - theirs} == extra
 
 
@@ -41,7 +50,7 @@ def test_names_and_letters_are_unique() -> None:
 
 
 def test_options_that_work_have_a_field() -> None:
-    known = {one.name for one in fields(RunOptions)}
+    known = set(RunOptions._fields)
     works = {option.key for option in OPTIONS if option.status == "works"}
     assert works | {"given"} == known
 
@@ -53,11 +62,11 @@ def test_values_become_fields() -> None:
 
 
 def test_refused_options_say_why() -> None:
-    for values, reason in (({"memory": "1G"}, "cgroups"), ({"add_caps": "X"}, "capabilities"), ({"rocm": True}, "AMD")):
+    for values, reason in (({"memory": "1G"}, "cgroups"), ({"add_caps": "X"}, "capabilities")):
         with pytest.raises(NotYetError, match="is not supported") as caught:
             check_options(values, "exec")
         assert reason in caught.value.hint
-    check_options({"memory": "", "rocm": False, "bind": ("a",)}, "exec")
+    check_options({"memory": "", "sharens": False, "bind": ("a",)}, "exec")
     assert list(no_effect_notes({"unsquash": True, "no_https": False}, "exec")) == [
         "--unsquash has no effect: images are unpacked only where nothing else works"
     ]
@@ -78,11 +87,26 @@ def test_variables_stand_in_for_options() -> None:
     assert notes == ()
 
 
+@pytest.mark.parametrize("option", [option for option in OPTIONS if option.variables], ids=lambda option: option.name)
+def test_every_variable_is_read(option: RunOption) -> None:
+    verb = option.only[0] if option.only else "run"
+    values: dict[str, Value] = {"flag": True, "text": "1", "list": ("1",)}
+    for name in option.variables:
+        for prefix in ("APPTAINER", "SINGULARITY"):
+            assert with_variables({}, {f"{prefix}_{name}": "1"}, verb) == ({option.key: values[option.kind]}, ())
+    assert with_variables({}, {f"APPTAINER_{option.variables[0]}": ""}, verb)[0] == {}
+
+
 def test_binds_of_variables_are_added() -> None:
     environment = {"APPTAINER_BIND": "/1", "SINGULARITY_BIND": "/2", "SINGULARITY_BINDPATH": "/3"}
     found, notes = with_variables({"bind": ("/0",)}, environment, "exec")
     assert found["bind"] == ("/0", "/1", "/3")
     assert notes == ("SINGULARITY_BIND and APPTAINER_BIND differ; the latter is used",)
+
+
+def test_mounts_of_variables_are_added() -> None:
+    found, _ = with_variables({"mount": ("a",)}, {"APPTAINER_MOUNT": "b", "APPTAINER_NV_OFF": "1"}, "exec")
+    assert found == {"mount": ("a", "b"), "no_nv": True}
 
 
 def test_variables_that_are_no_truth_values() -> None:

@@ -12,7 +12,7 @@ from sifkit.runtime.cache_path import cache_path
 from sifkit.runtime.config import SiteConfig
 from sifkit.runtime.layer_plan import NoWayError
 from sifkit.runtime.options import RunOptions
-from sifkit.runtime.plan import plan_run
+from sifkit.runtime.plan import gpu_makers, plan_run
 from sifkit.runtime.plan_text import plan_lines
 from sifkit.runtime.request import Caller, GpuFiles, ImageFacts, OverlayFacts, RunRequest
 from sifkit.runtime.run_plan import Layer, Mount, RunPlan, Upper
@@ -54,8 +54,8 @@ CALLER = Caller(
 BASE = Layer(path="/base.sif", kind="squashfs", offset=4096, size=8192, object_id=1)
 IMAGE = ImageFacts(path="/base.sif", kind="sif", root=BASE, architecture="amd64", owner="root", group="root")
 EMBEDDED = Layer(path="/base.sif", kind="ext3", offset=16384, size=8192, object_id=2, subdirectory="upper", has_marks=True)
-WITH_OVERLAY = replace(
-    IMAGE, overlays=(EMBEDDED,), uppers=(Upper(kind="image", path="/base.sif", offset=16384, size=8192, object_id=2),)
+WITH_OVERLAY = IMAGE._replace(
+    overlays=(EMBEDDED,), uppers=(Upper(kind="image", path="/base.sif", offset=16384, size=8192, object_id=2),)
 )
 
 
@@ -80,7 +80,7 @@ def planned(
         "options": RunOptions(**options),
         "caller": CALLER,
         "overlays": overlays,
-        "kind_of": lambda path: "missing" if "missing" in path else "directory",
+        "kind_of": lambda path: "missing" if "missing" in path else "file" if "file" in path else "directory",
     }
     return plan_run(RunRequest(**{**facts, **(request or {})}), host, site)
 
@@ -158,22 +158,23 @@ def test_what_excludes_each_other() -> None:
 
 def test_an_image_without_an_overlay_is_not_writable() -> None:
     refused("/base.sif has no overlay that can be written to", kind=FormatError, hint="add one with", writable=True)
-    other = replace(IMAGE, unused_overlay="its overlay, object 3, is not used; it is in group 2")
+    other = IMAGE._replace(unused_overlay="its overlay, object 3, is not used; it is in group 2")
     refused("that can be written to: its overlay, object 3, is not used; it is", kind=FormatError, image=other, writable=True)
-    refused("/base.sif is not writable for you", kind=FormatError, image=replace(IMAGE, is_writable=False), writable=True)
+    refused("/base.sif is not writable for you", kind=FormatError, image=IMAGE._replace(is_writable=False), writable=True)
 
 
 def test_a_directory_on_a_network_is_refused_before_the_start() -> None:
     directory = overlay("d", kind="directory", upper=Upper(kind="directory", path="/d"), filesystem="lustre")
     refused("d lies on lustre, where no overlay can be written to", directory, hint="sifkit overlay create --size 1G d.img")
-    assert planned(replace(directory, read_only=True)).upper is None
+    assert planned(directory._replace(read_only=True)).upper is None
 
 
 def test_images_that_cannot_run_here() -> None:
-    arm = replace(IMAGE, architecture="arm64")
+    arm = IMAGE._replace(architecture="arm64")
     refused("/base.sif is for arm64, this host is amd64", image=arm, kind=FormatError, hint="get the image for amd64")
-    assert planned(image=replace(IMAGE, architecture="386")).layers
-    refused("its root is encrypted", image=replace(IMAGE, is_encrypted=True), kind=FormatError)
+    assert planned(image=arm, request={"caller": CALLER._replace(emulated=("arm64",))}).layers
+    assert planned(image=IMAGE._replace(architecture="386")).layers
+    refused("its root is encrypted", image=IMAGE._replace(is_encrypted=True), kind=FormatError)
 
 
 @pytest.mark.parametrize(
@@ -193,8 +194,25 @@ def test_what_the_site_allows() -> None:
     site = SiteConfig(limit_container_owners=("root",), limit_container_groups=("root",), limit_container_paths=("/",))
     assert planned(site=site).layers
     refused("does not allow overlays", overlay("a.img"), site=SiteConfig(enable_overlay="no"))
-    refused("does not allow pid namespaces", pid=True, site=SiteConfig(allow_pid_ns=False))
+    for options in ({"writable_tmpfs": True}, {"compat": True}):
+        refused("does not allow --", site=SiteConfig(enable_overlay="no"), **options)
     refused("does not allow user namespaces", site=SiteConfig(allow_user_ns=False))
+    site = SiteConfig(path="conf", limit_container_paths=("/allowed",))
+    refused("does not allow it", site=site, image=IMAGE._replace(path="/allowed/x.sif", real_path="/home/x.sif"))
+    allowed = IMAGE._replace(path="/x.sif", real_path="/allowed/x.sif")
+    assert planned(site=site, image=allowed).layers
+    assert planned(site=SiteConfig(limit_container_paths=("/allowed/x.sif",)), image=allowed).layers
+    refused("a.img: this site does not allow it", overlay("a.img", path="/elsewhere/a.img"), site=site, image=allowed)
+    for site in (SiteConfig(allow_container_extfs=False), SiteConfig(limit_container_owners=("root",))):
+        refused("a.img: this site does not allow it", overlay("a.img", owner="alice"), site=site)
+
+
+def test_namespaces_that_the_site_does_not_allow() -> None:
+    site = SiteConfig(path="conf", allow_pid_ns=False, allow_ipc_ns=False, allow_uts_ns=False)
+    plan = planned(site=site, containall=True, hostname="h")
+    assert plan.namespaces == {"user"} and plan.hostname is None and "/etc/hostname" not in targets(plan)
+    assert plan.notes[0] == "this site does not allow IPC namespaces ('allow ipc ns = no' in conf): the host's is used"
+    assert len(plan.notes) == 3 and mount_at(plan, "/proc").kind == "bind"
 
 
 # Ways
@@ -301,9 +319,16 @@ def test_default_mounts() -> None:
     assert mount_at(plan, "/proc").kind == "bind" and mount_at(planned(pid=True), "/proc").kind == "proc"
 
 
+def test_a_symlink_to_a_system_directory_is_not_bound() -> None:
+    caller = CALLER._replace(cwd="/home/alice/link", real_cwd="/usr", home="/")
+    assert "/home/alice/link" not in targets(planned(request={"caller": caller}))
+    caller = caller._replace(real_cwd="/data/x")
+    assert "/home/alice/link" in targets(planned(request={"caller": caller}))
+
+
 @pytest.mark.parametrize("cwd", ["/", "/etc", "/proc/self", "/tmp/x", "/home/alice/y", "/dev/shm"])
 def test_working_directories_that_are_not_bound(cwd: str) -> None:
-    plan = planned(request={"caller": replace(CALLER, cwd=cwd)})
+    plan = planned(request={"caller": CALLER._replace(cwd=cwd)})
     assert cwd not in targets(plan) and plan.cwd[0] == cwd
 
 
@@ -346,8 +371,53 @@ def test_binds_of_the_user_and_the_site() -> None:
     assert plan.environment.fixed["APPTAINER_BIND"] == "/d,/y"
     assert planned(site=SiteConfig(bind_path=("/missing",))).notes == ()
     refused("/missing/x: no such file or directory", kind=FormatError, bind=("/missing/x:/y",))
-    plan = planned(site=SiteConfig(path="conf", user_bind_control=False), bind=("/data",))
-    assert "/data" not in targets(plan) and "does not allow --bind" in plan.notes[0]
+
+
+def test_a_site_without_binds_of_the_user() -> None:
+    site = SiteConfig(path="conf", user_bind_control=False)
+    gpu = GpuFiles(maker="Nvidia", libraries=("/usr/lib/libcuda.so.1",))
+    plan = planned(site=site, bind=("/data",), scratch=("/s",), workdir="w", nv=True, request={"gpus": (gpu,)})
+    assert not {"/data", "/s", "/work/dir", "/.singularity.d/libs/libcuda.so.1"} & set(targets(plan))
+    reason = "('user bind control = no' in conf)"
+    assert plan.notes[:2] == (
+        f"this site does not allow --bind, --scratch, --workdir, libraries of the host {reason}; ignored",
+        f"this site does not allow to show the working directory {reason}",
+    )
+    refused("this site does not allow --home", site=site, home="/h", hint="user bind control")
+    plan = planned(site=site, contain=True, workdir="w", bind=("/dev/fuse",))
+    assert mount_at(plan, "/tmp").kind == "tmpfs" and mount_at(plan, "/dev/fuse").kind == "bind"
+
+
+def test_devices_of_the_host() -> None:
+    plan = planned(contain=True, bind=("/dev/fuse", "/dev/shm"), request={"caller": CALLER._replace(terminal="/dev/pts/7")})
+    assert not mount_at(plan, "/dev/fuse").nodev and mount_at(plan, "/dev/console").source == "/dev/pts/7"
+    assert [mount.source for mount in plan.mounts if mount.target == "/dev/shm"] == ["", "/dev/shm"]
+    assert mount_at(planned(contain=True), "/dev/shm").size is None
+    assert planned(no_mount=("dev",), bind=("/dev/fuse",)).notes == ("/dev/fuse is not shown: --no-mount dev",)
+    assert "mount dev = no" in planned(site=SiteConfig(mount_dev="no"), bind=("/dev/fuse",)).notes[0]
+    assert mount_at(planned(bind=("/dev/fuse:/f",)), "/f").nodev
+
+
+def test_contained_runs_have_no_directories_of_the_site() -> None:
+    site = SiteConfig(path="conf", bind_path=("/scratch", "/missing", "/etc/hosts"))
+    plan = planned(site=site, contain=True)
+    assert "/scratch" not in targets(plan) and {"/etc/hosts", "/etc/localtime"} <= set(targets(plan)) and plan.notes == ()
+    assert "/etc/hosts" not in targets(planned(contain=True, no_mount=("/etc/hosts",)))
+
+
+def test_without_a_network() -> None:
+    plan = planned(network="none")
+    assert mount_at(plan, "/sys").kind == "sysfs" and mount_at(plan, "/sys/fs/cgroup").kind == "bind"
+    assert mount_at(plan, "/etc/hosts").source == "/etc/hosts"
+    assert mount_at(planned(network="none", contain=True), "/etc/hosts").content == (
+        b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+    )
+
+
+def test_root_has_memory_without_a_limit() -> None:
+    root = {"caller": CALLER._replace(uid=0, home="/root")}
+    assert planned(host=ROOT, writable_tmpfs=True, request=root).upper == Upper(kind="tmpfs")
+    assert mount_at(planned(host=ROOT, contain=True, request=root), "/tmp").size is None
 
 
 def test_mounts_that_are_left_out() -> None:
@@ -363,7 +433,7 @@ def test_mounts_that_are_left_out() -> None:
         config_passwd=False,
         config_group=False,
     )
-    assert targets(planned(site=replace(site, bind_path=()))) == ["/work/dir"]
+    assert targets(planned(site=site._replace(bind_path=()))) == ["/work/dir"]
     assert mount_at(planned(site=SiteConfig(mount_dev="minimal")), "/dev").kind == "tmpfs"
     plan = planned(site=SiteConfig(mount_hostfs=True), request={"host_mounts": ("/gpfs",)})
     assert "/gpfs" in targets(plan)
@@ -374,9 +444,14 @@ def test_home_directories() -> None:
     assert mount_at(plan, "/home/me").source == "/work/dir/h" and plan.home == plan.environment.fixed["HOME"] == "/home/me"
     assert planned(fakeroot=True).home == "/root"
     assert "/home/alice" not in targets(planned(no_home=True)) and planned(no_home=True).home == "/home/alice"
-    refused("/missing is no directory", kind=FormatError, home="/missing")
-    plan = planned(request={"caller": replace(CALLER, home="/missing")})
-    assert plan.notes == ("the home directory /missing is missing on this host",)
+    refused("/file is no directory", kind=FormatError, home="/file")
+    plan = planned(request={"caller": CALLER._replace(home="/missing")})
+    assert plan.notes == ("the home directory /missing is missing on this host; an empty one in memory is shown",)
+    assert mount_at(plan, "/missing").kind == mount_at(planned(home="/missing"), "/missing").kind == "tmpfs"
+    assert mount_at(planned(home="/h", site=SiteConfig(mount_home=False)), "/h").kind == "bind"
+    for home, shown in (("/", "/"), ("nowhere", "/"), ("/bin", "/bin")):
+        plan = planned(request={"caller": CALLER._replace(home=home)})
+        assert shown not in targets(plan) and plan.notes == (f"the home directory {shown} cannot be shown in a container",)
 
 
 def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
@@ -384,7 +459,7 @@ def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
     assert "/etc/passwd" in targets(planned(host=ROOT)) and "/etc/passwd" in targets(planned(writable_tmpfs=True))
     assert "/etc/group" not in targets(planned(fakeroot=True, writable_tmpfs=True))
     assert "/etc/group" in targets(planned(fakeroot=True))
-    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": replace(CALLER, uid=0)}))
+    assert "/etc/group" not in targets(planned(userns=True, writable_tmpfs=True, request={"caller": CALLER._replace(uid=0)}))
 
 
 # The rest
@@ -456,7 +531,7 @@ def test_values_that_are_wrong() -> None:
     refused("COMMAND is missing", request={"words": ()})
     refused("--network bridge", net=True, network="bridge")
     refused("--net would set up a network", net=True)
-    refused("--network none needs --net", network="none")
+    assert "net" in planned(network="none").namespaces
     refused("--hostname -x: not a host name", hostname="-x")
     refused("--hostname", hostname="a" * 65)
     refused("--app ../x", app="../x")
@@ -464,12 +539,21 @@ def test_values_that_are_wrong() -> None:
 
 
 def test_graphics() -> None:
-    gpu = GpuFiles(devices=("/dev/nvidia0",), libraries=("/usr/lib/libcuda.so.1",), programs=("/usr/bin/nvidia-smi",))
-    plan = planned(nv=True, contain=True, request={"gpu": gpu})
+    gpu = GpuFiles(
+        maker="Nvidia", devices=("/dev/nvidia0",), libraries=("/usr/lib/libcuda.so.1",), programs=("/usr/bin/nvidia-smi",)
+    )
+    plan = planned(nv=True, contain=True, request={"gpus": (gpu,)})
     assert mount_at(plan, "/.singularity.d/libs/libcuda.so.1").readonly and mount_at(plan, "/dev/nvidia0").kind == "bind"
-    assert plan.environment.with_libraries and plan.nv
-    plan = planned(nv=True)
-    assert plan.notes == ("--nv: no Nvidia GPU is found on this host",)
+    assert plan.environment.with_libraries
+    both = (gpu._replace(devices=()), GpuFiles(maker="AMD", libraries=("/usr/lib/libOpenCL.so",)))
+    plan = planned(nv=True, rocm=True, request={"gpus": both})
+    assert plan.notes == ("--nv: no Nvidia GPU is found on this host", "--rocm: no AMD GPU is found on this host")
+    assert "/.singularity.d/libs/libOpenCL.so" in targets(plan)
+    assert planned(request={"gpus": both}).notes == ()  # the site's wish, not the user's
+    site = SiteConfig(always_use_nv=True, always_use_rocm=True)
+    assert gpu_makers(RunOptions(), site) == ("Nvidia", "AMD") and gpu_makers(RunOptions(no_nv=True), site) == ("AMD",)
+    plan = planned(containlibs=("/a/liba.so,b.so",))
+    assert mount_at(plan, "/.singularity.d/libs/b.so").source == "/work/dir/b.so" and plan.environment.with_libraries
 
 
 def test_the_plan_as_text() -> None:
@@ -481,10 +565,16 @@ def test_the_plan_as_text() -> None:
         "mount: /d <- /data, read-only",
         "mount: /proc <- proc",
         "namespaces: mounts of its own, others: pid uts, user",
+        "not isolated: devices, /sys, shared memory, network",
         "user: alice (1000:1000), home /home/alice",
         "variable: A=x\\ny",
         "host name: h",
         "command: exec true",
     ):
         assert line in lines
+    assert "not isolated: root's capabilities, devices, /sys, processes, shared memory, network" in plan_lines(
+        planned(host=ROOT)
+    )
+    strict = planned(host=ROOT, containall=True, no_privs=True, network="none")
+    assert "not isolated: nothing" in plan_lines(strict)
     assert "written to: memory, at most 64 MiB" in list(plan_lines(planned(writable_tmpfs=True)))

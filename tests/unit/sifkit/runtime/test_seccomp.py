@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -71,7 +70,7 @@ def test_a_kernel_without_filters_is_a_note(monkeypatch: pytest.MonkeyPatch) -> 
     notes: list[str] = []
     plan = plan_of("view", ["true"], [])
     assert launch._last_steps(plan, notes.append) is None
-    steps = launch._last_steps(replace(plan, fakeroot=True), notes.append)
+    steps = launch._last_steps(plan._replace(fakeroot=True), notes.append)
     assert steps is not None
     steps()
     (note,) = notes

@@ -122,7 +122,7 @@ def test_without_a_shell_other_lines_are_left_out_with_a_note() -> None:
     scripts = {"10-x.sh": "if true; then\nexport IN=1\nfi\nexport A=$(id)\nexport OUT=1\n"}
     start = started(environment, scripts, shell=False)
     assert start.environment["OUT"] == "1" and "IN" not in start.environment and "A" not in start.environment
-    assert start.notes == ("the image has no /bin/sh: 4 lines of its environment scripts were not understood",)
+    assert start.notes == ("the image has no /bin/sh; not understood in its environment scripts: 4 lines",)
 
 
 def test_without_scripts_no_shell_is_started() -> None:
@@ -199,13 +199,23 @@ def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> 
         ("no-such", b"sifkit exec: no-such: executable file not found in $PATH\n"),
         ("/no/such", b"sifkit exec: /no/such: no such file in the container\n"),
         ("/etc/passwd", b"sifkit exec: /etc/passwd: permission denied\n"),
-        ("/etc", b"sifkit exec: /etc: permission denied\n"),
+        ("/etc", b"sifkit exec: /etc: is a directory\n"),
     ],
 )
 def test_commands_that_cannot_start_exit_255(tmp_path: Path, word: str, message: bytes) -> None:
     environment, _ = planned(host={})
     done = ran(started(environment, SCRIPTS, Command(action="exec", words=(word,))), tmp_path, SCRIPTS)
     assert (done.returncode, done.stderr) == (255, message)
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_programs_that_the_shell_cannot_execute_exit_255(tmp_path: Path, shell: str) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    environment, _ = planned(host={"BASH_VERSION": "5"})
+    done = ran(started(environment, SCRIPTS, Command(action="exec", words=(str(program),))), tmp_path, SCRIPTS, shell)
+    assert done.returncode == 255 and b"program" in done.stderr and b"shopt" not in done.stderr
 
 
 def test_cleanenv_keeps_the_terminal_and_proxies() -> None:

@@ -6,7 +6,6 @@ import io
 import os
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -54,14 +53,14 @@ def raw(tmp_path: Path) -> bytes:
 
 
 def with_header(raw: bytes, **fields: Any) -> bytes:
-    return replace(GlobalHeader.parse(raw[:128]), **fields).pack() + raw[128:]
+    return GlobalHeader.parse(raw[:128])._replace(**fields).pack() + raw[128:]
 
 
 def with_descriptor(raw: bytes, slot: int, **fields: Any) -> bytes:
     at = TABLE + slot * DESCRIPTOR_BYTES
     old = Descriptor.parse(raw, at)
     assert old is not None
-    return raw[:at] + replace(old, **fields).pack() + raw[at + DESCRIPTOR_BYTES :]
+    return raw[:at] + old._replace(**fields).pack() + raw[at + DESCRIPTOR_BYTES :]
 
 
 def opened(raw: bytes) -> SIF:
@@ -352,7 +351,7 @@ def test_hostile_tables_take_little_memory(tmp_path: Path) -> None:
     ).pack()
     header = GlobalHeader.parse(_empty_header())
     table = MAX_CAPACITY * DESCRIPTOR_BYTES
-    header = replace(header, descriptors_total=MAX_CAPACITY, descriptors_size=table, data_offset=4096 + table)
+    header = header._replace(descriptors_total=MAX_CAPACITY, descriptors_size=table, data_offset=4096 + table)
     with path.open("wb") as file:
         file.write(header.pack())
         file.seek(4096)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -79,7 +78,7 @@ def test_the_space_of_an_interrupted_replacement_comes_back(path: Path) -> None:
         header, end = sif.header, sif.get(old.id).end
     after = path.read_bytes()
     shadow = -(-end // 4096) * 4096
-    pointing = replace(header, descriptors_offset=shadow, data_size=shadow + 8 * 585 - header.data_offset)
+    pointing = header._replace(descriptors_offset=shadow, data_size=shadow + 8 * 585 - header.data_offset)
     raw = before + after[len(before) :]
     path.write_bytes(pointing.pack() + raw[128:].ljust(shadow - 128, b"\0") + after[4096 : 4096 + 8 * 585])
     with edited(path) as sif:
@@ -187,8 +186,8 @@ def test_a_table_among_the_data_stays_where_its_place_is_taken(path: Path) -> No
     """Nobody writes such an image, and nothing in it may be lost."""
     whole = path.read_bytes()
     with SIF.open(path) as sif:
-        header = replace(sif.header, descriptors_offset=len(whole), data_size=len(whole) + 8 * 585 - sif.header.data_offset)
-        first = replace(sif.get(1), offset=4096)
+        header = sif.header._replace(descriptors_offset=len(whole), data_size=len(whole) + 8 * 585 - sif.header.data_offset)
+        first = sif.get(1)._replace(offset=4096)
     table = first.pack() + whole[4096 + 585 : 4096 + 8 * 585]
     path.write_bytes(header.pack() + whole[128:] + table)
     with edited(path) as sif:

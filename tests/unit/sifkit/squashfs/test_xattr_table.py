@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import replace
 
 import pytest
 
@@ -15,8 +14,7 @@ from sifkit.squashfs.xattr_table import XattrTable
 from tests.support.squashfs_tables import FIXTURES, metadata_blocks, stored_stream
 from tools.squashfs_mutants import MemorySource
 
-SUPERBLOCK = replace(
-    read_superblock(MemorySource((FIXTURES / "options.sqfs").read_bytes())),
+SUPERBLOCK = read_superblock(MemorySource((FIXTURES / "options.sqfs").read_bytes()))._replace(
     inode_table_start=1,
     directory_table_start=2,
     id_table_start=3,
@@ -40,7 +38,7 @@ def table(stream: bytes, *sets: tuple[int, int], start: int | None = None, ids: 
     header = len(image)
     image += XATTR_ID_TABLE.packer.pack(96 if start is None else start, len(sets) if ids is None else ids, 0)
     image += struct.pack("<Q", pointer)
-    superblock = replace(SUPERBLOCK, xattr_id_table_start=header, bytes_used=len(image))
+    superblock = SUPERBLOCK._replace(xattr_id_table_start=header, bytes_used=len(image))
     return XattrTable(metadata_blocks(image), superblock)
 
 

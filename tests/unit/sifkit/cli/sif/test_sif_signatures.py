@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-from dataclasses import replace
 
 import pytest
 
@@ -33,19 +32,19 @@ WHOLE = {3: Coverage(frozenset({0, 1}))}
     ("after", "breaks"),
     [
         ([ONE, TWO, SIGN], False),
-        ([ONE, replace(TWO, modified=9, offset=99, size_with_padding=99), SIGN], False),
-        ([ONE, TWO, replace(SIGN, name=b"x", modified=9)], False),
+        ([ONE, TWO._replace(modified=9, offset=99, size_with_padding=99), SIGN], False),
+        ([ONE, TWO, SIGN._replace(name=b"x", modified=9)], False),
         ([ONE, TWO, SIGN, signature(4, 1)], False),
         ([ONE, TWO], False),
         ([ONE], False),
         ([ONE, SIGN], True),
         ([TWO, SIGN], True),
-        ([ONE, replace(TWO, name=b"x"), SIGN], True),
-        ([ONE, replace(TWO, extra=b"x"), SIGN], True),
-        ([ONE, replace(TWO, created=2), SIGN], True),
-        ([ONE, replace(TWO, linked_id=1), SIGN], True),
-        ([ONE, replace(TWO, size=11), SIGN], True),
-        ([ONE, replace(TWO, group_id=join_group(2)), SIGN], True),
+        ([ONE, TWO._replace(name=b"x"), SIGN], True),
+        ([ONE, TWO._replace(extra=b"x"), SIGN], True),
+        ([ONE, TWO._replace(created=2), SIGN], True),
+        ([ONE, TWO._replace(linked_id=1), SIGN], True),
+        ([ONE, TWO._replace(size=11), SIGN], True),
+        ([ONE, TWO._replace(group_id=join_group(2)), SIGN], True),
         ([ONE, TWO, SIGN, thing(4, 1)], True),
         ([ONE, TWO, SIGN, thing(4, 0)], True),
         ([ONE, TWO, SIGN, thing(4, 2)], True),
@@ -64,14 +63,14 @@ def test_new_bytes_break_and_those_of_a_signature_do_not():
 def test_a_signature_of_one_object_does_not_care_for_the_others():
     part = {3: Coverage(frozenset({1}))}
     assert broken_signatures(SIGNED_IMAGE, [ONE, TWO, SIGN, thing(4, 1)], part) == ()
-    assert broken_signatures(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], part) == ()
+    assert broken_signatures(SIGNED_IMAGE, [ONE._replace(name=b"x"), TWO, SIGN], part) == ()
     assert broken_signatures(SIGNED_IMAGE, [TWO, SIGN], part) == (SIGN,), "ids count from the first of the group"
     assert broken_signatures(SIGNED_IMAGE, SIGNED_IMAGE, part, rewritten=[2]) == (SIGN,)
 
 
 def test_legacy_signatures_cover_bytes_only():
     legacy = {3: Coverage(legacy=True)}
-    assert broken_signatures(SIGNED_IMAGE, [replace(ONE, name=b"x"), TWO, SIGN], legacy) == ()
+    assert broken_signatures(SIGNED_IMAGE, [ONE._replace(name=b"x"), TWO, SIGN], legacy) == ()
     assert broken_signatures(SIGNED_IMAGE, SIGNED_IMAGE, legacy, rewritten=[1]) == (SIGN,)
 
 
@@ -86,9 +85,9 @@ def test_a_signature_that_leaves_its_place():
     both = [ONE, TWO, SIGN, signature(4, 1)]
     signed = {3: Coverage(frozenset({0, 1})), 4: Coverage(frozenset({0, 1}))}
     for linked in (join_link(2, 0), join_link(0, 2), 0):
-        moved = replace(SIGN, linked_id=linked)
+        moved = SIGN._replace(linked_id=linked)
         assert broken_signatures(both, [ONE, TWO, moved, both[3]], signed) == (SIGN,)
-    inside = [ONE, TWO, replace(SIGN, group_id=join_group(1)), both[3]]
+    inside = [ONE, TWO, SIGN._replace(group_id=join_group(1)), both[3]]
     assert broken_signatures(both, inside, signed) == (SIGN, both[3]), "it is an object of the group that was not signed"
     assert broken_signatures(SIGNED_IMAGE, inside[:3], {3: Coverage(legacy=True)}) == ()
 
@@ -104,10 +103,10 @@ def test_a_signature_that_leaves_its_place():
 )
 def test_a_signature_that_says_something_else(signed, breaks):
     """Verifiers compare the fingerprint with the signer's, where the form tells who that is, and need the old form's hash."""
-    by = replace(SIGN, extra=SignatureMeta(HashType.SHA256, b"\1" * 20).pack_onto(b""))
+    by = SIGN._replace(extra=SignatureMeta(HashType.SHA256, b"\1" * 20).pack_onto(b""))
     changes = {"entity": SignatureMeta(HashType.SHA256, b"\2" * 20), "hash": SignatureMeta(HashType.SHA512, b"\1" * 20)}
     for what, meta in changes.items():
-        after = [ONE, TWO, replace(by, extra=meta.pack_onto(b""))]
+        after = [ONE, TWO, by._replace(extra=meta.pack_onto(b""))]
         assert broken_signatures([ONE, TWO, by], after, {3: signed}) == ((by,) if what in breaks else ()), what
 
 
@@ -118,7 +117,7 @@ def test_the_form_is_told_by_the_first_bytes():
 
 def test_groups_are_apart():
     both = [ONE, signature(3, 1), thing(4, 2), signature(5, 2)]
-    after = [ONE, signature(3, 1), replace(thing(4, 2), name=b"x"), signature(5, 2)]
+    after = [ONE, signature(3, 1), thing(4, 2)._replace(name=b"x"), signature(5, 2)]
     assert [found.id for found in broken_signatures(both, after, {})] == [5]
     assert [found.id for found in broken_signatures(both, both[:3], {})] == [], "a signature is removed knowingly"
 

@@ -1,0 +1,198 @@
+"""Removed names of files that have others, by which overlayfs goes on to look for them.
+
+Overlayfs keeps one dentry of its upper layer for all hard links of a file: that of the name it saw first. If FUSE serves that
+layer, the kernel asks for this name again when any of the links is used, also after the name was removed, and the link is stale
+(ESTALE) if it is not found. A file that was created without a name is asked for as ``/``. So a LOOKUP of such a name has two
+meanings: the dentry, or the name as it is now. Which of them was meant shows afterwards:
+
+* If the answer was wrong for a dentry, the call of the program fails with ESTALE inside the kernel, which tries it once more:
+  the thread asks again at once, and gets the next answer. Before that the kernel forgets a node that was wrong.
+* A lookup of the name as it is now is followed by a request for a mark of overlayfs, ``METACOPY``, if it finds a regular file.
+  If that was the answer for a dentry, the request must fail with ESTALE. The thread gets the name as it is now from then on.
+
+The answer for the dentry comes first; but second for files that are not regular, and where the kernel knows that there is no
+such name: it would make the creation of a file fail, which is not tried again. Overlayfs creates only what it has looked up.
+"""
+
+from __future__ import annotations
+
+__all__ = ["METACOPY", "NAMELESS", "WHITEOUT", "RemovedNames"]
+
+METACOPY = b"user.overlay.metacopy"
+WHITEOUT = b"user.overlay.whiteout"
+"""Mark that is asked for before the other if the file is empty."""
+NAMELESS = b"/"
+"""Name that the kernel gives a file without one."""
+MOST_NAMES = 10_000
+MOST_THREADS = 1_000
+TRIES = 3
+"""Lookups of a name as it is now by a thread that was told to try again: of a dentry, of the name, and for a new file."""
+
+Key = tuple[int, bytes]
+"""Directory and name."""
+
+
+class _Name:
+    """Nodes that a name led to, the last first. ``is_checked``: all are regular files; ``is_absent``: the kernel knows it."""
+
+    def __init__(self) -> None:
+        self.nodes: list[int] = []
+        self.is_checked = True
+        self.is_absent = False
+
+
+class _Answer:
+    """Answer to a thread: ``node``, where the name led to ``present``. ``is_wrong``: if the thread asks once more;
+    ``is_last``: it has asked for nothing else since; ``is_second``: it asked twice at once."""
+
+    def __init__(self, key: Key, node: int | None, present: int | None, *, is_second: bool) -> None:
+        self.key = key
+        self.node = node
+        self.present = present
+        self.is_second = is_second
+        self.is_wrong = node is None
+        self.is_last = True
+
+    @property
+    def is_dentry(self) -> bool:
+        return self.node != self.present
+
+
+class _Told:
+    """Thread that looks up a name as it is now; ``node``: the wrong answer; ``left``: lookups that get the right one.
+
+    ``is_rename``: it may rename a link to its first name, which another file has now: it asks for the link before.
+    """
+
+    def __init__(self, key: Key, node: int, *, is_rename: bool = False) -> None:
+        self.key = key
+        self.node = node
+        self.is_rename = is_rename
+        self.left = TRIES
+
+
+class RemovedNames:
+    """Removed names that the kernel may still ask for. Nodes are those of the server."""
+
+    def __init__(self) -> None:
+        self._names: dict[Key, _Name] = {}
+        self._keys: dict[int, set[Key]] = {}
+        self._answers: dict[int, _Answer] = {}
+        self._told: dict[int, _Told] = {}
+        self._finders: set[int] = set()
+        """Threads that have found a file by their last request."""
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def __contains__(self, key: Key) -> bool:
+        return key in self._names
+
+    def add(self, directory: int, name: bytes, node: int, *, is_regular: bool) -> None:
+        """Note that a name no longer leads to a node, which the kernel knows."""
+        key = directory, name
+        found = self._names.setdefault(key, _Name())
+        if node in found.nodes:
+            found.nodes.remove(node)
+        found.nodes.insert(0, node)
+        found.is_checked &= is_regular
+        self._keys.setdefault(node, set()).add(key)
+        if len(self._names) > MOST_NAMES:
+            self._drop(next(iter(self._names)))
+
+    def changed(self, directory: int, name: bytes) -> None:
+        """Note that a name was removed: the kernel does not know yet that there is none."""
+        found = self._names.get((directory, name))
+        if found is not None:
+            found.is_absent = False
+
+    def forgotten(self, node: int, *, is_known: bool) -> None:
+        """Note that the kernel forgets a node, or one of the times that it got it (``is_known``)."""
+        for thread, answer in self._answers.items():
+            if answer.node == node:
+                answer.is_wrong = True
+                if answer.is_dentry and answer.present is not None:
+                    self._told[thread] = _Told(answer.key, node, is_rename=answer.is_second)
+        if is_known:
+            return
+        for key in self._keys.pop(node, ()):
+            found = self._names[key]
+            found.nodes.remove(node)
+            if not found.nodes:
+                self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        for node in self._names.pop(key).nodes:
+            self._keys[node].discard(key)
+        if not self._names:
+            self._answers.clear()
+            self._told.clear()
+            self._finders.clear()
+
+    def answer(self, thread: int, key: Key, present: int | None) -> int | None:
+        """Return the node for a lookup of a name in here. ``present``: the node it leads to now; None: there is none."""
+        told = self._told.get(thread)
+        if told is not None and told.key == key and told.left:
+            is_link = told.is_rename and thread not in self._finders and told.node in self._names[key].nodes
+            told.is_rename = False
+            if is_link:
+                return self._noted(thread, key, told.node, present)
+            told.left -= 1
+            return self._noted(thread, key, present, present)
+        answers = self._possible_answers(key, present)
+        last = self._answers.get(thread)
+        position = 0
+        if last is not None and last.is_wrong and last.key == key and last.node in answers:
+            position = (answers.index(last.node) + 1) % len(answers)
+        return self._noted(thread, key, answers[position], present)
+
+    def _possible_answers(self, key: Key, present: int | None) -> list[int | None]:
+        found = self._names[key]
+        others: list[int | None] = [node for node in found.nodes if node != present]
+        if key[1] == NAMELESS and others:
+            return others
+        if found.is_checked and not (present is None and found.is_absent):
+            return [*others, present]
+        return [present, *others]
+
+    def _noted(self, thread: int, key: Key, node: int | None, present: int | None) -> int | None:
+        if len(self._answers) > MOST_THREADS:
+            self._answers.clear()
+        last = self._answers.get(thread)
+        is_second = last is not None and last.key == key and last.is_last and not last.is_wrong
+        self._answers[thread] = _Answer(key, node, present, is_second=is_second)
+        self._finders.discard(thread)
+        self._names[key].is_absent |= node is None
+        return node
+
+    def has_asked(self, thread: int, key: Key) -> bool:
+        """Return whether a thread has got a node for a name before: if it was wrong, the kernel has forgotten it by now."""
+        last = self._answers.get(thread)
+        return last is not None and last.key == key and last.node is not None
+
+    def is_refused(self, thread: int, node: int) -> bool:
+        """Return whether a request for ``METACOPY`` shows that a thread got a dentry's node for a name as it is now."""
+        told = self._told.get(thread)
+        if told is not None and told.node == node and told.left == TRIES:  # it was another name of the file
+            del self._told[thread]
+            return False
+        last = self._answers.get(thread)
+        if last is None or not last.is_last or not last.is_dentry or last.node != node:
+            return False
+        if len(self._told) > MOST_THREADS:
+            self._told.clear()
+        self._told[thread] = _Told(last.key, node)
+        return True
+
+    def other_request(self, thread: int, *, is_change: bool = False, has_found_file: bool = False) -> None:
+        """Note that a thread asks for something else, changes something, or has found a file that is no directory."""
+        last = self._answers.get(thread)
+        if last is not None:
+            last.is_last = False
+        if is_change:
+            self._answers.pop(thread, None)
+            self._told.pop(thread, None)
+        if has_found_file and len(self._finders) < MOST_THREADS:
+            self._finders.add(thread)
+        else:
+            self._finders.discard(thread)

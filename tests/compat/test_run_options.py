@@ -1,0 +1,183 @@
+"""Options, terminals and standard files of ``sifkit exec`` and ``shell`` with a kernel, as root and in a user namespace."""
+
+from __future__ import annotations
+
+import os
+import pty
+import select
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from ..support.program_tree import write_program_tree
+from ..support.tools import assert_clean, requires_root, run
+
+pytestmark = [pytest.mark.compat, requires_root]
+
+PROJECT = Path(__file__).parents[2]
+SIFKIT = (sys.executable, "-m", "sifkit")
+WAYS = pytest.mark.parametrize("way", [(), ("-u",)], ids=["root", "user"])
+
+
+@pytest.fixture(scope="module")
+def box(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory as image, without environment scripts."""
+    return write_program_tree(tmp_path_factory.mktemp("options") / "box")
+
+
+@pytest.fixture(autouse=True)
+def environment(box: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(box.parent)
+    monkeypatch.setenv("PYTHONPATH", str(PROJECT))
+    monkeypatch.setenv("PS1", "")
+    for name in [name for name in os.environ if name.startswith(("APPTAINER", "SINGULARITY"))]:
+        monkeypatch.delenv(name)
+
+
+def sifkit(*words: str, redirections: str = "", seconds: float = 60) -> tuple[int, str, str]:
+    command = f"exec {shlex.join([*SIFKIT, *words])} {redirections}"
+    done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=seconds, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout, done.stderr
+
+
+@WAYS
+def test_without_a_network_there_is_a_loopback_interface(way: tuple[str, ...]) -> None:
+    script = "cd /sys/class/net; ls; cat lo/flags /etc/hosts; ls -d /sys/fs/cgroup"
+    code, out, err = sifkit("exec", *way, "-c", "--network", "none", "box", "sh", "-c", script)
+    assert (code, err) == (0, "")
+    assert out == "lo\n0x9\n127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n/sys/fs/cgroup\n"
+
+
+@WAYS
+def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "b/f").touch()
+    binds = (f"{tmp_path}/a:/mnt/a", f"{tmp_path}/b:/mnt/a/x/b", f"{tmp_path}/b/f:/mnt/a/y")
+    words = [word for spec in binds for word in ("-B", spec)]
+    assert sifkit("exec", *way, *words, "box", "ls", "/mnt/a", "/mnt/a/x/b") == (0, "/mnt/a:\nx\ny\n\n/mnt/a/x/b:\nf\n", "")
+    assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["b", "x", "y"]
+    code, _, err = sifkit("exec", *way, "-B", f"{tmp_path}/a:/mnt/a:ro", "-B", f"{tmp_path}/b:/mnt/a/z", "box", "ls")
+    assert code == 255 and "/mnt/a/z cannot be mounted: Read-only file system" in err
+
+
+@WAYS
+def test_later_mounts_of_the_host_arrive(way: tuple[str, ...], tmp_path: Path) -> None:
+    """As those of an automounter do: binds are recursive slaves of the host's mounts."""
+    inside = "echo up >/mnt/up; until [ -e /mnt/later/file ]; do sleep 0.05; done"
+    command = shlex.join([*SIFKIT, "exec", *way, "-B", f"{tmp_path}:/mnt", "box", "sh", "-c", inside])
+    script = f"""
+        mkdir {tmp_path}/later
+        timeout 30 {command} & until [ -e {tmp_path}/up ]; do sleep 0.05; done
+        mount -t tmpfs later {tmp_path}/later; touch {tmp_path}/later/file; wait $!
+    """
+    run("timeout", "60", "unshare", "-m", "--propagation", "shared", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script)
+
+
+def test_libraries_of_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("bin", "etc/apptainer"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "libgpu.so.1").write_bytes(Path("/proc/self/exe").read_bytes()[:64])
+    (tmp_path / "libgpu.so").symlink_to("libgpu.so.1")
+    (tmp_path / "bin/apptainer").touch(0o755)
+    (tmp_path / "bin/gpu-tool").touch(0o755)
+    (tmp_path / "etc/apptainer/apptainer.conf").write_text("always use rocm = no\n")
+    (tmp_path / "etc/apptainer/nvliblist.conf").write_text(f"{tmp_path}/libgpu.so.1\ngpu-tool\n")
+    monkeypatch.setenv("PATH", f"{tmp_path}/bin:{os.environ['PATH']}")
+    code, out, _ = sifkit("exec", "--nv", "box", "sh", "-c", "cd /.singularity.d/libs; ls; ls /usr/bin; echo $LD_LIBRARY_PATH")
+    assert (code, out) == (0, "libgpu.so\nlibgpu.so.1\ngpu-tool\n/.singularity.d/libs\n")
+
+
+@WAYS
+def test_standard_files_that_are_closed(way: tuple[str, ...]) -> None:
+    """Images and mounts must not get the numbers 0, 1 and 2, which are then taken for input and output."""
+    assert sifkit("-q", "overlay", "create", "--size", "8M", "-F", "over.img", redirections="<&- >&- 2>&-")[0] == 0
+    script = "cat || echo no input; echo kept >/opt/x"
+    code, out, _ = sifkit("exec", *way, "-o", "over.img", "box", "sh", "-c", script, redirections="<&-")
+    assert (code, out) == (0, "no input\n")
+    assert sifkit("exec", *way, "-o", "over.img:ro", "box", "cat", "/opt/x", redirections="<&- 2>&-") == (0, "kept\n", "")
+    assert_clean(Path("over.img"))
+
+
+def test_the_probe_without_standard_files() -> None:
+    assert sifkit("doctor", redirections="<&- 2>&-")[0] == 0
+
+
+def test_root_that_may_not_mount_takes_a_user_namespace() -> None:
+    """As in a container that was not started as privileged one, if it has loop devices."""
+    words = [*SIFKIT, "exec", "--writable-tmpfs", "box", "sh", "-c", "touch /etc/x && cat /proc/self/uid_map"]
+    done = run("setpriv", "--bounding-set=-sys_admin", "env", f"PYTHONPATH={PROJECT}", *words, cwd=Path.cwd())
+    assert done.stdout.split() == [b"0", b"0", b"1"]
+
+
+def test_programs_that_cannot_be_executed_by_the_shell_of_the_container(box: Path) -> None:
+    scripts = box.parent / "with-scripts"
+    if not scripts.exists():
+        subprocess.run(["cp", "-a", box, scripts], check=True)
+        (scripts / ".singularity.d/env").mkdir(parents=True)
+        (scripts / ".singularity.d/env/90-environment.sh").write_text("export A=1\n")
+    for name, content in {"interpreter": b"#!/no/such\n", "machine": b"\x7fELF\x02\x01\x01" + bytes(100)}.items():
+        (scripts / name).write_bytes(content)
+        (scripts / name).chmod(0o755)
+        code, out, err = sifkit("exec", "with-scripts", f"/{name}")
+        assert (code, out) == (255, "") and f"/{name}" in err
+    (scripts / "plain").write_text('echo "$1" $A\n')
+    (scripts / "plain").chmod(0o755)
+    assert sifkit("exec", "with-scripts", "/plain", "x") == (0, "x 1\n", "")
+
+
+class Terminal:
+    """Process on a terminal of its own."""
+
+    def __init__(self, *words: str) -> None:
+        self.pid, self.fd = pty.fork()
+        if self.pid == 0:
+            os.execvp(words[0], words)
+        self.seen = ""
+
+    def type(self, text: str) -> None:
+        os.write(self.fd, text.encode())
+
+    def wait_for(self, text: str) -> None:
+        """Read until ``text`` is seen, which is then forgotten with all before it."""
+        until = time.monotonic() + 30
+        while text not in self.seen:
+            assert select.select([self.fd], [], [], until - time.monotonic())[0], f"{text!r} is missing in {self.seen!r}"
+            self.seen += os.read(self.fd, 4096).decode()
+        self.seen = self.seen.partition(text)[2]
+
+    def end(self) -> int:
+        try:
+            while os.read(self.fd, 4096):
+                pass
+        except OSError:  # all of its processes have closed it
+            pass
+        os.close(self.fd)
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+@WAYS
+def test_a_shell_on_a_terminal(way: tuple[str, ...]) -> None:
+    terminal = Terminal(*SIFKIT, "shell", *way, "-c", "-B", "/dev/fuse", "box")
+    terminal.type("ls /dev/console && exec 3<>/dev/fuse && echo $((1 + 1))open; sleep 100\n")
+    terminal.wait_for("/dev/console\r\n")
+    terminal.wait_for("2open")
+    time.sleep(0.2)
+    terminal.type("\x03")
+    terminal.type("echo code $((400 + $?))\n")
+    terminal.wait_for("code 530")
+    terminal.type("exit 7\n")
+    assert terminal.end() == 7
+
+
+def test_a_killed_command_leaves_the_terminal_as_it_was() -> None:
+    command = shlex.join([*SIFKIT, "exec", "box", "sh", "-c", "stty raw -echo; stty -a; kill -9 $$"])
+    terminal = Terminal("sh", "-c", f"{command}; echo code $?; stty -a")
+    for text in ("-icanon", "-echo ", "code 137", " icanon", " echo "):
+        terminal.wait_for(text)
+    assert terminal.end() == 0

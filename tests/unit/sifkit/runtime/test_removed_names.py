@@ -1,0 +1,124 @@
+"""Removed names that the kernel goes on to ask for: which node is the answer, by what was asked before."""
+
+from __future__ import annotations
+
+import pytest
+
+from sifkit.runtime.fuse import removed_names
+from sifkit.runtime.fuse.removed_names import NAMELESS, RemovedNames
+
+KEY = (1, b"a")
+OLD, NEW, OLDER = 7, 8, 6
+ME, OTHER = 100, 101
+
+
+def of(*nodes: int, is_regular: bool = True, name: bytes = b"a") -> RemovedNames:
+    found = RemovedNames()
+    for node in nodes:
+        found.add(1, name, node, is_regular=is_regular)
+    return found
+
+
+def test_the_dentry_of_a_link_is_found() -> None:
+    names = of(OLD)
+    assert names and KEY in names and (1, b"b") not in names
+    assert [names.answer(ME, KEY, None) for _ in range(3)] == [OLD] * 3
+    for _ in range(3):
+        names.other_request(ME)
+        assert names.answer(ME, KEY, NEW) == OLD
+
+
+def test_a_rename_of_a_link_to_the_first_name_asks_for_both() -> None:
+    names = of(OLD)
+    assert [names.answer(ME, KEY, NEW) for _ in range(2)] == [OLD, OLD]
+    names.forgotten(OLD, is_known=True)  # the target was meant; the kernel tries again
+    assert [names.answer(ME, KEY, NEW) for _ in range(3)] == [OLD, NEW, NEW]
+    names.other_request(ME, is_change=True)
+    assert names.answer(ME, KEY, NEW) == OLD
+
+
+def test_a_rename_of_another_file_after_the_use_of_a_link() -> None:
+    names = of(OLD)
+    assert [names.answer(ME, KEY, NEW) for _ in range(2)] == [OLD, OLD]
+    names.forgotten(OLD, is_known=True)
+    names.other_request(ME, has_found_file=True)  # the source
+    assert [names.answer(ME, KEY, NEW) for _ in range(2)] == [NEW, NEW]
+
+
+def test_a_lookup_of_the_name_shows_by_the_mark_that_is_asked_for() -> None:
+    names = of(OLD)
+    assert names.answer(ME, KEY, None) == OLD
+    assert not names.is_refused(OTHER, OLD) and names.is_refused(ME, OLD)
+    assert [names.answer(ME, KEY, None) for _ in range(3)] == [None] * 3  # the dentry, the name, and for a new file
+    assert names.answer(ME, KEY, None) == OLD
+
+
+def test_the_mark_of_another_link_is_no_such_sign() -> None:
+    names = of(OLD)
+    assert names.answer(ME, KEY, None) == OLD
+    names.other_request(ME)
+    assert not names.is_refused(ME, OLD)
+    assert names.answer(ME, KEY, None) == OLD
+    assert names.is_refused(ME, OLD) and not names.is_refused(ME, OLD)  # it was not the name that was looked up again
+    assert names.answer(ME, KEY, None) == OLD
+
+
+def test_a_name_that_the_kernel_knows_to_be_absent_can_be_created() -> None:
+    names = of(OLD)
+    names.answer(ME, KEY, None)
+    names.is_refused(ME, OLD)
+    names.answer(ME, KEY, None)
+    assert names.answer(OTHER, KEY, None) is None  # for a new file
+    names.other_request(OTHER, is_change=True)
+    assert names.answer(OTHER, KEY, NEW) == OLD
+    names.changed(*KEY)
+    assert names.answer(OTHER, KEY, None) == OLD
+    names.is_refused(OTHER, OLD)
+    names.answer(OTHER, KEY, None)
+    names.other_request(OTHER, is_change=True)
+    assert [names.answer(OTHER, KEY, None) for _ in range(2)] == [None, OLD]  # tried again: it was the dentry
+
+
+def test_a_node_that_was_wrong_is_forgotten_and_another_is_the_answer() -> None:
+    names = of(OLDER, OLD)
+    assert names.answer(ME, KEY, None) == OLD and names.has_asked(ME, KEY) and not names.has_asked(OTHER, KEY)
+    names.forgotten(OLD, is_known=True)
+    assert names.answer(ME, KEY, None) == OLDER
+    names.forgotten(OLDER, is_known=True)
+    assert names.answer(ME, KEY, None) is None
+
+
+def test_the_target_of_a_rename_is_the_name_as_it_is_now() -> None:
+    names = of(OLD)
+    assert names.answer(ME, KEY, NEW) == OLD
+    names.forgotten(OLD, is_known=True)
+    assert [names.answer(ME, KEY, NEW) for _ in range(2)] == [NEW, NEW]
+    names.other_request(ME, is_change=True)
+    assert names.answer(ME, KEY, NEW) == OLD
+
+
+def test_links_that_are_no_regular_files_come_second() -> None:
+    names = of(OLD, is_regular=False)
+    assert [names.answer(ME, KEY, None) for _ in range(2)] == [None, OLD]
+    assert names.answer(OTHER, KEY, NEW) == NEW
+    names.forgotten(NEW, is_known=True)
+    assert names.answer(OTHER, KEY, NEW) == OLD
+
+
+def test_files_without_a_name() -> None:
+    names = of(OLDER, OLD, name=NAMELESS)
+    assert names.answer(ME, (1, NAMELESS), None) == OLD
+    names.forgotten(OLD, is_known=True)
+    assert names.answer(ME, (1, NAMELESS), None) == OLDER
+
+
+def test_nothing_is_kept_of_what_the_kernel_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = of(OLD, NEW)
+    names.forgotten(NEW, is_known=False)
+    assert names.answer(ME, KEY, None) == OLD
+    names.forgotten(OLD, is_known=False)
+    assert not names and not names.has_asked(ME, KEY)
+    monkeypatch.setattr(removed_names, "MOST_NAMES", 3)
+    for number in range(10):
+        names.add(1, b"%d" % number, OLD, is_regular=True)
+    assert [number for number in range(10) if (1, b"%d" % number) in names] == [7, 8, 9]
