@@ -49,6 +49,12 @@ class MemoryBackend:
 
     def forget(self, _: int, __: int, /) -> None: ...
 
+    def is_known(self, _: int, /) -> bool:
+        return True
+
+    def again(self, node: int, /) -> Entry:
+        return self._entry(node)
+
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:
         found = self._nodes[directory].names.get(name)
         return None if found is None else self._entry(found)
