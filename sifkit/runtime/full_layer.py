@@ -49,7 +49,7 @@ def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "")
         what = "the kernel's overlayfs cannot join the layers"
         return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint="see: sifkit doctor")
     place = ImagePlace.of(upper)
-    if error.errno == errno.ENOSPC if error else fullness(os.statvfs(point)):
+    if error.errno == errno.ENOSPC if error else fullness(upper, os.statvfs(point)):
         hint = f"make it larger with: {place.resize('+1G')}, remove files with: sifkit rm, or read it: {show(upper.path)}:ro"
         return LaunchError(f"{place.name} is full: it has no room for the work directory of overlayfs", hint=hint)
     what = f"{place.name}: the kernel's overlayfs cannot use it"
