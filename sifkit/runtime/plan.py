@@ -5,6 +5,7 @@ All that can be refused is refused here, before anything is mounted.
 
 from __future__ import annotations
 
+import posixpath
 import re
 from collections.abc import Iterator, Sequence
 
@@ -104,8 +105,6 @@ def _check(request: RunRequest, host: HostFacts) -> None:
         raise UsageError(
             f"--app {show(options.app)}: not the name of an app", hint="list them: sifkit inspect --list-apps IMAGE"
         )
-    if options.cwd and not options.cwd.startswith("/"):
-        raise UsageError(f"--cwd {show(options.cwd)}: it is a path in the container, and must be absolute")
 
 
 def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> tuple[frozenset[Namespace], tuple[str, ...]]:
@@ -190,7 +189,7 @@ def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...],
     """Return the working directories to try, and whether it must be the first."""
     options = request.options
     if options.cwd:
-        return (options.cwd,), True
+        return (posixpath.join("/", options.cwd),), True
     if options.contain or options.containall or options.compat:
         return (home,), False
     return (request.caller.cwd, home), False
