@@ -27,9 +27,9 @@ __all__ = ["ImageFiles"]
 Span = tuple[int, int] | None
 MOST_INODES = 2_000_000
 """Inodes that are searched for marks before a plain user writes; more would take longer than the rest of the start."""
-REPLAY_SECONDS, END_SECONDS = 60.0, 2.0
-"""Time for which another run is waited for that replays the journal, as many may find it at once, and for one that has done so
-and still holds the lock."""
+REPLAY_SECONDS, UNSEEN_SECONDS, END_SECONDS = 60.0, 5.0, 2.0
+"""Time for which another run is waited for that replays the journal, or may do so where it cannot be seen, as on another node;
+and for one that has done so and still holds the lock."""
 LOOK_SECONDS, PAUSE = 2.0, 0.05
 """Time after which is looked again who has the lock, which reads all of /proc; pause between two looks at the lock."""
 
@@ -94,8 +94,7 @@ class ImageFiles:
             return for_kernel and layer.has_marks and _has_marks(layer)
         with ExitStack() as replaying:
             was_dirty = self._replay(layer, replaying)
-            seconds = REPLAY_SECONDS if was_dirty else END_SECONDS
-            fd = self._layers[layer] = self._open_for_reading(layer, seconds)
+            fd = self._layers[layer] = self._open_for_reading(layer, was_dirty=was_dirty)
         place = ImagePlace.of(layer, fd)
         state = read_state(fd, layer.offset)
         if state.needs_check and not _is_served(fd):
@@ -109,14 +108,15 @@ class ImageFiles:
         found = search_marks(fd, place.offset, place.size)
         return found is None or found.ignored or found.moved
 
-    def _open_for_reading(self, layer: Layer, seconds: float) -> int:
-        """Open and lock a layer for reading. ``seconds``: how long another run that replays its journal is waited for."""
-        until = time.monotonic() + seconds
+    def _open_for_reading(self, layer: Layer, *, was_dirty: bool) -> int:
+        """Open and lock a layer for reading. Another run that only prepares it, as many may want to, is waited for."""
+        start = time.monotonic()
         while True:
             try:
                 return self._open_locked(layer, write=False)[0]
             except ImageInUseError:
-                if time.monotonic() >= until or _is_mounted(layer):
+                until = start + _seconds_to_wait(layer, was_dirty=was_dirty)
+                if time.monotonic() >= until:
                     raise
             _await_lock(layer, min(until, time.monotonic() + LOOK_SECONDS))
 
@@ -261,11 +261,16 @@ def _await_lock(layer: Layer, until: float) -> None:
         os.close(fd)
 
 
-def _is_mounted(layer: Layer) -> bool:
-    """Return True if others use an image that is locked, and do not only prepare it."""
+def _seconds_to_wait(layer: Layer, *, was_dirty: bool) -> float:
+    """Return how long a locked image is waited for: not at all if others use it, and do not only prepare it."""
     from ..in_use import fuse_servers, image_use
 
-    return bool(image_use(layer.path, span=_span(layer)).mounts) or any(fuse_servers(os.stat(layer.path)))
+    use = image_use(layer.path, span=_span(layer))
+    if use.mounts or any(fuse_servers(os.stat(layer.path))):
+        return 0
+    if not was_dirty:
+        return END_SECONDS
+    return REPLAY_SECONDS if use.holders else UNSEEN_SECONDS
 
 
 def _is_served(fd: int) -> bool:

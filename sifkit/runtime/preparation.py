@@ -87,7 +87,6 @@ def _prepare(fd: int, place: ImagePlace, *, check: bool, normalize: bool, search
     from ext3.device.base import FileDevice
     from ext3.edit.filesystem import WritableFilesystem
 
-    from ..overlay.marks.normalizing import normalize_filesystem
     from ..overlay.resizing.unfinished_resize import finish_resize
     from ..vfs.upper_view import find_upper
 
@@ -102,6 +101,8 @@ def _prepare(fd: int, place: ImagePlace, *, check: bool, normalize: bool, search
             if search_moved and upper is not None and _has_moved(filesystem, upper):
                 raise moved_error(place.name)
             if normalize and upper is not None:
+                from ..overlay.marks.normalizing import normalize_filesystem
+
                 plan = normalize_filesystem(filesystem, None)
                 note = replaced_note(place.name) if plan.directories else note
             filesystem.close()
@@ -125,12 +126,14 @@ def _check(device: FileDevice, place: ImagePlace) -> str:
 
 
 def _has_moved(filesystem: WritableFilesystem, upper: int) -> bool:
+    from ..vfs.file_tree import is_directory
     from ..vfs.walk import walk
     from ..vfs.whiteouts import has_whiteout_xattr, is_metacopy, is_redirected
 
     for walked in walk(filesystem, upper):
         if walked.row.may_have_xattrs:
             names = filesystem.xattrs(walked.row.node)
-            if is_metacopy(names) or is_redirected(names) or has_whiteout_xattr(names):
+            is_moved = is_redirected(names) if is_directory(walked.row) else is_metacopy(names) or has_whiteout_xattr(names)
+            if is_moved:
                 return True
     return False
