@@ -102,7 +102,7 @@ class KernelLayers:
             raise unjoined(of, error) from error
         self._mounted.append(("overlay", point))
         if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:
-            raise unjoined(of)
+            raise unjoined(of, point=point)
         self._is_joined = upper is not None
         self.root_device = os.stat(point).st_dev
         return point
@@ -206,11 +206,11 @@ class _WrittenLayer(NamedTuple):
     device: str = ""
 
 
-def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
+def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "") -> LaunchError:
     """Return the error of layers that overlayfs does not join; see ``full_layer``, which a start does not need."""
     from . import full_layer
 
-    return full_layer.unjoined(upper, error)
+    return full_layer.unjoined(upper, error, point)
 
 
 def _mount_hint(name: str, kind: str | None, error: OSError) -> str:

@@ -107,7 +107,7 @@ class ServedLayers:
             raise unjoined(upper, error) from error
         self._mounted.append(point)
         if os.statvfs(point).f_flag & os.ST_RDONLY:  # what a kernel does that cannot use its work directory
-            raise unjoined(upper)
+            raise unjoined(upper, point=point)
         self._is_joined = True
         return point
 
