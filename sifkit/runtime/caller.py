@@ -10,8 +10,9 @@ import os
 import pwd
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from errno import EACCES
 
-from ..errors import FormatError, show
+from ..errors import FormatError, InputError, show
 from .config import SiteConfig, config_paths, parse_config
 from .programs import find_program
 from .request import Caller
@@ -108,9 +109,15 @@ def read_host_mounts() -> tuple[str, ...]:
 
 
 def load_site_config(environment: Mapping[str, str]) -> SiteConfig:
-    """Read the configuration of the site; without one the defaults hold. Raises FormatError for a value that is not valid."""
+    """Read the configuration of the site; without one the defaults hold.
+
+    Raises FormatError for a value that is not valid, and InputError if there is one that cannot be read.
+    """
     for path in config_paths(_runtimes(environment.get("PATH", "")), os.uname().machine):
         text = _text(path)
+        if text is None and os.path.exists(path):
+            reason = PermissionError(EACCES, os.strerror(EACCES))
+            raise InputError(f"{show(path)} cannot be read", path=path, error=reason, hint="tell the administrator")
         if text is not None:
             found = parse_config(text, path)
             limits = tuple(os.path.realpath(one) for one in found.limit_container_paths)

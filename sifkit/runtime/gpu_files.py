@@ -28,21 +28,27 @@ OLD_HEADER = struct.Struct("<12sI")
 OLD_ENTRY_BYTES = 12
 NVIDIA_LIST = """
 nvidia-smi nvidia-debugdump nvidia-persistenced nvidia-cuda-mps-control nvidia-cuda-mps-server
-libcuda.so libcudadebugger.so libEGL.so libEGL_nvidia.so libGLESv1_CM.so libGLESv1_CM_nvidia.so libGLESv2.so libGLESv2_nvidia.so
-libGL.so libGLX.so libGLX_nvidia.so libglx.so libGLdispatch.so libOpenCL.so libOpenGL.so libnvcuvid.so libnvidia-cbl.so
-libnvidia-cfg.so libnvidia-compiler.so libnvidia-eglcore.so libnvidia-egl-wayland.so libnvidia-encode.so libnvidia-fbc.so
-libnvidia-glcore.so libnvidia-glsi.so libnvidia-glvkspirv.so libnvidia-gpucomp.so libnvidia-ifr.so libnvidia-ml.so
-libnvidia-nvvm.so libnvidia-opencl.so libnvidia-opticalflow.so libnvidia-ptxjitcompiler.so libnvidia-rtcore.so libnvidia-tls.so
-libnvidia-wfb.so libnvoptix.so libvdpau_nvidia.so
+libcuda.so libcudadebugger.so libEGL.so libEGL_installertest.so libEGL_nvidia.so libGLESv1_CM.so libGLESv1_CM_nvidia.so
+libGLESv2.so libGLESv2_nvidia.so libGL.so libGLX.so libGLX_installertest.so libGLX_nvidia.so libglx.so libGLdispatch.so
+libOpenCL.so libOpenGL.so libnvcuvid.so libnvidia-cbl.so libnvidia-cfg.so libnvidia-compiler.so libnvidia-eglcore.so
+libnvidia-egl-wayland.so libnvidia-encode.so libnvidia-fatbinaryloader.so libnvidia-fbc.so libnvidia-glcore.so
+libnvidia-glsi.so libnvidia-glvkspirv.so libnvidia-gpucomp.so libnvidia-gtk2.so libnvidia-gtk3.so libnvidia-ifr.so
+libnvidia-ml.so libnvidia-nvvm.so libnvidia-opencl.so libnvidia-opticalflow.so libnvidia-ptxjitcompiler.so libnvidia-rtcore.so
+libnvidia-tls.so libnvidia-wfb.so libnvoptix.so libvdpau_nvidia.so nvidia_drv.so tls_test_.so
+/usr/share/glvnd/egl_vendor.d/10_nvidia.json /usr/share/vulkan/icd.d/nvidia_icd.json
+/usr/share/vulkan/icd.d/nvidia_layers.json /usr/share/vulkan/implicit_layer.d/nvidia_layers.json
+/usr/share/egl/egl_external_platform.d/15_nvidia_gbm.json /usr/share/egl/egl_external_platform.d/10_nvidia_wayland.json
+/usr/share/nvidia/nvoptix.bin
 """
-PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
 ROCM_LIST = """
 rocm-smi rocminfo
 libCXLActivityLogger.so libhc_am.so libmcwamp.so libmcwamp_cpu.so libmcwamp_hsa.so libdrm.so libdrm_amdgpu.so libnuma.so
 libpci.so librocr_debug_agent64.so libamdcomgr64.so libamdocl64.so libcltrace.so libOpenCL.so
 """
+PROGRAM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+NVIDIA_SOCKET = "/var/run/nvidia-persistenced/socket"
+OUTER_LIBRARIES = "/.singularity.d/libs"
+"""Libraries of GPUs where the host is a container itself."""
 LISTS: Mapping[GpuMaker, tuple[str, str]] = {"Nvidia": ("nvliblist.conf", NVIDIA_LIST), "AMD": ("rocmliblist.conf", ROCM_LIST)}
 """Name of the list of a maker, and the names where the site has none."""
 ROCM_DEVICE = "/dev/kfd"
@@ -63,12 +69,15 @@ def find_gpu_files(maker: GpuMaker, config: str, path: str) -> GpuFiles:
             known = parse_library_cache(file.read(LARGEST_CACHE))
     except OSError:
         known = {}
-    programs = [shutil.which(one, path=f"{path}:{PROGRAM_PATH}") for one in names if ".so" not in one]
+    others = [one for one in names if ".so" not in one]
+    programs = [shutil.which(one, path=f"{path}:{PROGRAM_PATH}") for one in others if "/" not in one]
+    files = [*(one for one in others if one.startswith("/")), *([NVIDIA_SOCKET] if maker == "Nvidia" else [])]
     return GpuFiles(
         maker=maker,
         devices=tuple(_nvidia_devices() if maker == "Nvidia" else _rocm_devices()),
         libraries=tuple(sorted(_libraries([one for one in names if ".so" in one], known))),
         programs=tuple(program for program in programs if program),
+        files=tuple(one for one in files if os.path.exists(one)),
     )
 
 
@@ -114,15 +123,16 @@ def parse_library_list(text: str) -> tuple[str, ...]:
 
 
 def _libraries(names: Iterable[str], known: Mapping[str, Sequence[str]]) -> set[str]:
-    """Return the paths of libraries whose names, up to ``.so``, are listed, and those of listed paths with their symlinks.
+    """Return the paths of libraries whose names begin with listed ones, and those of listed paths with their symlinks.
 
     Those of another machine, such as 32-bit ones, are left out.
     """
     machine = _machine("/proc/self/exe")
-    wanted = {name.partition(".so")[0] for name in names}
+    wanted = tuple(name for name in names if not name.startswith("/"))
+    outer = {name: [f"{OUTER_LIBRARIES}/{name}"] for name in _names(OUTER_LIBRARIES)}
     found = set()
-    for name, paths in known.items():
-        if name.partition(".so")[0] in wanted:
+    for name, paths in {**known, **outer}.items():
+        if name.startswith(wanted):
             found |= set([path for path in paths if _machine(path) == machine][:1])
     for path in names:
         if path.startswith("/") and _machine(path) == machine:

@@ -132,7 +132,8 @@ def _forbid_user_mounts(planned: PlannedMounts, request: RunRequest, site: SiteC
         "--bind": any(not _is_device_bind(spec) for spec in binds),
         "--scratch": bool(options.scratch),
         "--workdir": bool(options.workdir),
-        "libraries of the host": any(gpu.libraries or gpu.programs for gpu in request.gpus) or bool(options.containlibs),
+        "libraries of the host": any(gpu.libraries or gpu.programs or gpu.files for gpu in request.gpus)
+        or bool(options.containlibs),
     }
     names = [name for name, is_asked in asked.items() if is_asked]
     if names:
@@ -363,3 +364,5 @@ def _libraries_and_programs(request: RunRequest) -> Iterator[Mount]:
     for source in dict.fromkeys(path for gpu in request.gpus for path in gpu.programs):
         target = f"/usr/bin/{posixpath.basename(source)}"
         yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)
+    for source in dict.fromkeys(path for gpu in request.gpus for path in gpu.files):
+        yield Mount(kind="bind", source=source, target=source, readonly=True, is_optional=True)

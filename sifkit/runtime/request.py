@@ -127,12 +127,13 @@ class Caller(NamedTuple):
 
 
 class GpuFiles(NamedTuple):
-    """Files of the GPUs of a ``maker`` on the host: ``devices``, ``libraries`` and ``programs``, absolute paths."""
+    """Files of the GPUs of a ``maker`` on the host, absolute paths. ``files``: others, shown at the same paths."""
 
     maker: GpuMaker
     devices: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     programs: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 def _always_missing(path: str) -> PathKind:

@@ -141,6 +141,10 @@ def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
     lines, err = dry(run, "-p", "image.sif", "ls")
     assert "mount: /opt <- /opt" in lines and "mount: /mnt/e <- /etc" in lines
     assert "this site does not allow PID namespaces ('allow pid ns = no' in " in err
+    (settings / "apptainer.conf").unlink()
+    (settings / "apptainer.conf").mkdir()
+    code, _, err = run("exec", "image.sif", "ls")
+    assert code == 255 and "apptainer.conf cannot be read; tell the administrator" in err
 
 
 def test_the_caller_has_the_name_of_his_number_not_of_a_group(image, monkeypatch):

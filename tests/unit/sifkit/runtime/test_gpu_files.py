@@ -81,8 +81,15 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             *((name, f"{tmp_path}/{name}") for name in ("libcuda.so.1", "libcuda.so", "libother.so", "libcudart.so")),
         )
     )
-    (tmp_path / "nvliblist.conf").write_text("libcuda.so\nlibother.so\nlibmissing.so\nsh\nno-such-program\n")
+    names = ("libcuda.so", "libother.so", "libmissing.so", "sh", "no-such", f"{tmp_path}/icd.json", "/missing/icd.json")
+    (tmp_path / "nvliblist.conf").write_text("\n".join(names))
     (tmp_path / "rocmliblist.conf").write_text(f"{tmp_path}/libamd.so.1.2\n{tmp_path}/libother.so\n/missing/liba.so\n")
+    (tmp_path / "icd.json").write_text("{}")
+    (tmp_path / "socket").touch()
+    (tmp_path / "outer").mkdir()
+    (tmp_path / "outer/libcuda.so.2").write_bytes(machine)
+    monkeypatch.setattr(gpu_files, "NVIDIA_SOCKET", str(tmp_path / "socket"))
+    monkeypatch.setattr(gpu_files, "OUTER_LIBRARIES", str(tmp_path / "outer"))
     (tmp_path / "rocm-smi").write_text("#!/bin/sh\n")
     (tmp_path / "rocm-smi").chmod(0o755)
     monkeypatch.setattr(gpu_files, "CACHE", str(tmp_path / "cache"))
@@ -96,10 +103,11 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_files_of_nvidia(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     found = find_gpu_files("Nvidia", f"{site}/apptainer.conf", "")
     assert found.devices == ("/dev/dxg", "/dev/nvidia0", "/dev/nvidiactl")
-    assert found.libraries == (f"{site}/libcuda.so", f"{site}/libcuda.so.1")
+    assert found.libraries == (f"{site}/libcuda.so", f"{site}/libcuda.so.1", f"{site}/outer/libcuda.so.2")
+    assert found.files == (f"{site}/icd.json", f"{site}/socket")
     assert [os.path.basename(program) for program in found.programs] == ["sh"]
     monkeypatch.setattr(gpu_files, "CACHE", str(site / "none"))
-    assert find_gpu_files("Nvidia", f"{site}/apptainer.conf", "").libraries == ()
+    assert find_gpu_files("Nvidia", f"{site}/apptainer.conf", "").libraries == (f"{site}/outer/libcuda.so.2",)
 
 
 def test_files_of_amd(site: Path) -> None:

@@ -564,9 +564,10 @@ def test_graphics() -> None:
     gpu = GpuFiles(
         maker="Nvidia", devices=("/dev/nvidia0",), libraries=("/usr/lib/libcuda.so.1",), programs=("/usr/bin/nvidia-smi",)
     )
+    gpu = gpu._replace(files=("/usr/share/icd.json",))
     plan = planned(nv=True, contain=True, request={"gpus": (gpu,)})
     assert mount_at(plan, "/.singularity.d/libs/libcuda.so.1").readonly and mount_at(plan, "/dev/nvidia0").kind == "bind"
-    assert plan.environment.with_libraries
+    assert plan.environment.with_libraries and mount_at(plan, "/usr/share/icd.json").readonly
     both = (gpu._replace(devices=()), GpuFiles(maker="AMD", libraries=("/usr/lib/libOpenCL.so",)))
     plan = planned(nv=True, rocm=True, request={"gpus": both})
     assert plan.notes == ("--nv: no Nvidia GPU is found on this host", "--rocm: no AMD GPU is found on this host")
