@@ -12,14 +12,17 @@ import resource
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ext3 import hostio
 
 from ..errors import ImageInUseError, SifkitError, human, shell_quote, show
 from .errors import LaunchError, failed_call
 from .ext3_state import read_state
-from .image_place import ImagePlace
 from .run_plan import Layer, Upper
+
+if TYPE_CHECKING:
+    from .image_place import ImagePlace
 
 __all__ = ["ImageFiles"]
 
@@ -90,6 +93,8 @@ class ImageFiles:
         with ExitStack() as replaying:
             self._replay(layer, replaying)
             fd = self._layers[layer] = self._open_locked(layer, write=False)
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(layer, fd)
         state = read_state(fd, layer.offset)
         if state.needs_check and not _is_served(fd):
@@ -117,6 +122,8 @@ class ImageFiles:
         except (OSError, ImageInUseError):
             return  # it may not be written to, or is being read
         stack.callback(os.close, fd)
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
             from .preparation import prepare
@@ -132,6 +139,8 @@ class ImageFiles:
     def _open_upper(self, upper: Upper, *, for_kernel: bool) -> None:
         """Open an image that is written to, and bring it into a clean state."""
         fd = self._open_locked(upper, write=True)
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(upper, fd)
         self._upper = fd, place
         if not for_kernel:  # whose loop device has no such limit
