@@ -24,7 +24,7 @@ from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
 from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
-from .overlay_marks import OPAQUE, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
+from .overlay_marks import OPAQUE, mark_value, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
 from .work_files import WorkFiles
 
@@ -211,7 +211,7 @@ class Ext3Backend:
     def xattr(self, node: int, name: bytes, /) -> bytes | None:
         if name == OPAQUE:
             return opaque_value(self.filesystem, self._marked(node))
-        return self.filesystem.xattr(self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
+        return mark_value(self.filesystem, self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
         found = self.filesystem.xattrs(self._marked(node))
