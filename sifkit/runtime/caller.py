@@ -26,7 +26,7 @@ MOUNTS = "/proc/self/mountinfo"
 
 def current_caller(environment: Mapping[str, str]) -> Caller:
     """Return the caller. Raises FileNotFoundError if his working directory was deleted."""
-    from ..sif import Arch
+    from ..sif.format.types import Arch
 
     uid, gid = os.geteuid(), os.getegid()
     try:
@@ -85,7 +85,7 @@ def emulated_architectures() -> tuple[str, ...]:
 
     Only emulators that the kernel has opened beforehand (flag F) work in a container, which does not have them.
     """
-    from ..sif import Arch
+    from ..sif.format.types import Arch
 
     try:
         names = sorted(os.listdir(BINFMT))

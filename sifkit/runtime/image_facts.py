@@ -154,7 +154,7 @@ def _other_hint(head: bytes, name: str) -> str:
 
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
     from ..overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
-    from ..sif import Arch, FSType
+    from ..sif.format.types import Arch, FSType
 
     with open_sif(name) as (sif, fd):
         root = select_partition(sif, "root", name)

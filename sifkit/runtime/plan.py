@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 
 from ..errors import UsageError, show
 from .binds import BindSpec
-from .cache_path import cache_path
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
 from .layer_plan import check_images, choose_way, plan_layers
@@ -73,7 +72,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         hostname=options.hostname if options.hostname and "uts" in namespaces else None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
-        cache=cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd),
+        cache=_cache(request) if way == "unpacked" else "",
         joins_directories=_joins_directories(way, layers.layers, host),
         notes=(
             *layers.notes,
@@ -85,6 +84,13 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
             *_gpu_notes(request),
         ),
     )
+
+
+def _cache(request: RunRequest) -> str:
+    """Return the cache of unpacked images."""
+    from .cache_path import cache_path
+
+    return cache_path(request.caller.environment, home=request.caller.home, cwd=request.caller.cwd)
 
 
 def _check(request: RunRequest, host: HostFacts) -> None:

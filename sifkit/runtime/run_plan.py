@@ -171,7 +171,7 @@ class RunPlan(NamedTuple):
     the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours.
     ``fakeroot``: the user is mapped to root, and changes of owners and users seem to succeed.
-    ``drops_capabilities``: root is left without any. ``cache``: directory for unpacked images.
+    ``drops_capabilities``: root is left without any. ``cache``: directory for unpacked images, if the way needs one.
     ``joins_directories``: the kernel's overlayfs works in a user namespace. ``notes``: printed before the start.
     """
 
