@@ -40,8 +40,8 @@ def full_note(upper: Upper, full: Fullness) -> str:
     return f"{place.name} is full ({full}); make it larger with: {place.resize('+1G')}"
 
 
-def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
-    """Return the error of layers that overlayfs does not join, or, without an ``error``, joins read-only.
+def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "") -> LaunchError:
+    """Return the error of layers that overlayfs does not join, or, without an ``error``, has joined read-only at ``point``.
 
     It makes its work directory anew at each start: an image in which there is no room for that is what is usually wrong.
     """
@@ -49,7 +49,7 @@ def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
         what = "the kernel's overlayfs cannot join the layers"
         return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint="see: sifkit doctor")
     place = ImagePlace.of(upper)
-    if error is not None and error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC if error else fullness(upper, os.statvfs(point)):
         hint = f"make it larger with: {place.resize('+1G')}, remove files with: sifkit rm, or read it: {show(upper.path)}:ro"
         return LaunchError(f"{place.name} is full: it has no room for the work directory of overlayfs", hint=hint)
     what = f"{place.name}: the kernel's overlayfs cannot use it"

@@ -89,7 +89,7 @@ class ServedLayers:
                 size = "" if upper.size is None else f",size={upper.size}"
                 sys.mount("sifkit", base, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, f"mode=755{size}")
             elif upper.kind == "directory":
-                sys.bind(upper.path, base)
+                sys.bind(upper.path, base, recursive=True)  # a user namespace allows nothing else where others are mounted
         except OSError as error:
             raise failed_call(f"{show(upper.name or 'memory')} cannot be mounted", error) from error
         if upper.kind != "image":
@@ -107,7 +107,7 @@ class ServedLayers:
             raise unjoined(upper, error) from error
         self._mounted.append(point)
         if os.statvfs(point).f_flag & os.ST_RDONLY:  # what a kernel does that cannot use its work directory
-            raise unjoined(upper)
+            raise unjoined(upper, point=point)
         self._is_joined = True
         return point
 

@@ -296,7 +296,7 @@ class Ext3Backend:
 
     def _has_room(self, blocks: int) -> bool:
         """Return whether so many blocks of content, and those that point to them, leave what must stay free."""
-        return self.filesystem.superblock.free_blocks - blocks - blocks // 256 - POINTER_BLOCKS >= self._kept
+        return self.filesystem.free_counts[0] - blocks - blocks // 256 - POINTER_BLOCKS >= self._kept
 
     def _check_room(self, above: int, blocks: int = NAME_BLOCKS, *, is_mark: bool = False) -> None:
         """Raise OSError (ENOSPC) if a new file in directory ``above`` takes what must stay free. ``is_mark``: a whiteout."""
@@ -305,9 +305,9 @@ class Ext3Backend:
         if self._mount_files and above in self._working:
             self._mount_files -= 1
             return
-        found = self.filesystem.superblock
+        free_blocks, free_inodes = self.filesystem.free_counts
         kept, kept_inodes = (WORK_BLOCKS, WORK_INODES) if is_mark else (self._kept, self._kept_inodes)
-        if found.free_blocks - blocks < min(kept, self._kept) or found.free_inodes <= min(kept_inodes, self._kept_inodes):
+        if free_blocks - blocks < min(kept, self._kept) or free_inodes <= min(kept_inodes, self._kept_inodes):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:
