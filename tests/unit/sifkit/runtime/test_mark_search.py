@@ -40,7 +40,7 @@ def made(tmp_path: Path, change: Change, *options: str) -> Path:
 
 def many_names(fs: WritableFilesystem) -> None:
     """A directory with an index and indirect blocks, whose last name is a mark."""
-    for number in range(1500):
+    for number in range(700):
         fs.write_bytes(f"/upper/d/a-name-that-is-rather-long-{number:05}", b"")
     fs.write_bytes("/upper/d/.wh.gone", b"")
 
@@ -62,33 +62,44 @@ def removed(fs: WritableFilesystem) -> None:
     fs.rmdir("/upper/e")
 
 
-@pytest.mark.parametrize(
-    ("change", "wanted"),
-    [
-        (lambda fs: None, NOTHING),
-        (removed, NOTHING),
-        (lambda fs: fs.mknod("/upper/d/g", S_IFCHR), NOTHING),
-        (lambda fs: fs.write_bytes("/upper/d/.wh.notes", b"text"), NOTHING),
-        (lambda fs: fs.write_bytes("/upper/d/.wh.f", b""), IGNORED),
-        (lambda fs: fs.mknod("/upper/d/.wh..opq", S_IFCHR), IGNORED),
-        (many_names, IGNORED),
-        (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.opaque", b"y"), IGNORED),
-        (lambda fs: fs.set_xattr("/upper/d", b"user.fuseoverlayfs.opaque", b"y"), IGNORED),
-        (lambda fs: [fs.set_xattr("/upper/d", b"%s.overlay.opaque" % one, b"y") for one in (b"user", b"trusted")], NOTHING),
-        (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.origin", b"overlay.opaque"), NOTHING),
-        (long_xattr, MOVED),
-        (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.redirect", b"x"), MOVED),
-        (lambda fs: fs.set_xattr("/upper/d/f", b"trusted.overlay.metacopy", b""), MOVED),
-        (lambda fs: fs.set_xattr("/upper/d/f", b"trusted.overlay.redirect", b"x"), NOTHING),
-        (lambda fs: fs.symlink(b"user.overlay.redirect", "/upper/d/link"), NOTHING),
-    ],
-)
-@pytest.mark.parametrize("options", [("-I", "256"), ("-I", "128", "-b", "4096")], ids=["256", "128"])
-def test_marks_are_found(tmp_path: Path, change: Change, wanted: FoundMarks, options: tuple[str, ...]) -> None:
-    image = made(tmp_path, change, *options)
+NAMES: list[tuple[Change, FoundMarks]] = [
+    (lambda fs: None, NOTHING),
+    (removed, NOTHING),
+    (lambda fs: fs.mknod("/upper/d/g", S_IFCHR), NOTHING),
+    (lambda fs: fs.write_bytes("/upper/d/.wh.notes", b"text"), NOTHING),
+    (lambda fs: fs.write_bytes("/upper/d/.wh.f", b""), IGNORED),
+    (lambda fs: fs.mknod("/upper/d/.wh..opq", S_IFCHR), IGNORED),
+    (many_names, IGNORED),
+]
+XATTRS: list[tuple[Change, FoundMarks]] = [
+    (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.opaque", b"y"), IGNORED),
+    (lambda fs: fs.set_xattr("/upper/d", b"user.fuseoverlayfs.opaque", b"y"), IGNORED),
+    (lambda fs: [fs.set_xattr("/upper/d", b"%s.overlay.opaque" % one, b"y") for one in (b"user", b"trusted")], NOTHING),
+    (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.origin", b"overlay.opaque"), NOTHING),
+    (long_xattr, MOVED),
+    (lambda fs: fs.set_xattr("/upper/d", b"user.overlay.redirect", b"x"), MOVED),
+    (lambda fs: fs.set_xattr("/upper/d/f", b"trusted.overlay.metacopy", b""), MOVED),
+    (lambda fs: fs.set_xattr("/upper/d/f", b"trusted.overlay.redirect", b"x"), NOTHING),
+    (lambda fs: fs.symlink(b"user.overlay.redirect", "/upper/d/link"), NOTHING),
+]
+"""The changes that make marks, by names and by xattrs, and what is found."""
+
+
+def check_search(image: Path, wanted: FoundMarks) -> None:
     assert searched(image) == wanted
     found = searched(image, names=False)
     assert found is not None and found.moved == wanted.moved
+
+
+@pytest.mark.parametrize(("change", "wanted"), NAMES + XATTRS)
+def test_marks_are_found(tmp_path: Path, change: Change, wanted: FoundMarks) -> None:
+    check_search(made(tmp_path, change, "-I", "256"), wanted)
+
+
+@pytest.mark.parametrize(("change", "wanted"), XATTRS)
+def test_marks_of_small_inodes_are_found(tmp_path: Path, change: Change, wanted: FoundMarks) -> None:
+    """Their xattrs are all in blocks."""
+    check_search(made(tmp_path, change, "-I", "128", "-b", "4096"), wanted)
 
 
 def test_what_is_unusual_is_left_to_others(tmp_path: Path) -> None:
