@@ -1,4 +1,4 @@
-"""Mounts of /dev in a container: the host's, or a small one of its own with the devices that every program needs. Pure.
+"""Mounts of a small /dev of a container's own, with the devices that every program needs. Pure.
 
 The devices and their order are Apptainer's (1.4.5, tried).
 """
@@ -7,13 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ..errors import show
-from .binds import BindSpec
 from .config import SiteConfig
 from .request import RunRequest
 from .run_plan import Mount, Namespace
 
-__all__ = ["device_bind", "has_own_devices", "is_device_bind", "plan_devices"]
+__all__ = ["own_devices"]
 
 DEVICES = ("tty", "null", "zero", "random", "urandom")
 LINKS = {"fd": "/proc/self/fd", "stdin": "/proc/self/fd/0", "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}
@@ -22,25 +20,10 @@ OWN_BYTES = 1 << 20
 """Size of an own /dev, which holds mount points and links."""
 
 
-def has_devices(site: SiteConfig, skipped: frozenset[str]) -> bool:
-    """Return True if the container gets a /dev."""
-    return site.mount_dev != "no" and "dev" not in skipped
-
-
-def has_own_devices(site: SiteConfig, *, contained: bool) -> bool:
-    """Return True if the /dev of a container is not the host's."""
-    return contained or site.mount_dev == "minimal"
-
-
-def plan_devices(
-    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace], *, contained: bool
+def own_devices(
+    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace]
 ) -> Iterator[Mount]:
-    """Yield the mounts of /dev."""
-    if not has_devices(site, skipped):
-        return
-    if not has_own_devices(site, contained=contained):
-        yield Mount(kind="bind", source="/dev", target="/dev", nodev=False, is_optional=True)
-        return
+    """Yield the mounts of a /dev that is not the host's."""
     yield Mount(kind="tmpfs", target="/dev", nodev=False, size=OWN_BYTES)
     yield Mount(kind="tmpfs", target="/dev/shm", mode=0o1777)  # as large as the host's: MPI and data loaders need much
     if "ipc" in namespaces:
@@ -62,16 +45,3 @@ def plan_devices(
 
 def _device(source: str, target: str) -> Mount:
     return Mount(kind="bind", source=source, target=target, nodev=False, is_optional=True)
-
-
-def is_device_bind(spec: BindSpec) -> bool:
-    """Return True if a bind of the user shows a device of the host, or all of them, at the same path."""
-    return spec.source == spec.target and (spec.target == "/dev" or spec.target.startswith("/dev/"))
-
-
-def device_bind(spec: BindSpec, site: SiteConfig, skipped: frozenset[str]) -> Mount | str:
-    """Return the mount of a bind of devices, which stay usable, or the note on why there is none."""
-    if not has_devices(site, skipped):
-        reason = "--no-mount dev" if "dev" in skipped else f"'mount dev = no' in {show(site.path)}"
-        return f"{show(spec.source)} is not shown: {reason}"
-    return Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)

@@ -47,6 +47,8 @@ class KernelLayers:
         self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
+        self._binds: set[str] = set()
+        """Mount points of directories of the host, in which others may be mounted."""
 
     def add_layer(self, layer: Layer) -> str:
         """Mount a layer read-only; return its directory."""
@@ -74,7 +76,8 @@ class KernelLayers:
             options = "mode=755" if upper.size is None else f"mode=755,size={upper.size}"
             self._mount("memory", "sifkit", point, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, options)
         elif upper.kind == "directory":
-            self._mount(upper.name, upper.path, point, None, sys.MS_BIND)
+            # recursive: a user namespace allows nothing else of a directory that others are mounted in
+            self._mount(upper.name, upper.path, point, None, sys.MS_BIND | sys.MS_REC)
         else:
             fd = self.images.upper
             device = self._mount_image(upper, fd, point, "ext3", write=True)
@@ -101,7 +104,7 @@ class KernelLayers:
             raise unjoined(of, error) from error
         self._mounted.append(("overlay", point))
         if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:
-            raise unjoined(of)
+            raise unjoined(of, point=point)
         self._is_joined = upper is not None
         self.root_device = os.stat(point).st_dev
         return point
@@ -130,14 +133,17 @@ class KernelLayers:
             except OSError as error:
                 failed = failed or unwritten(name, error)
             try:
-                _umount(point)
+                if point in self._binds:
+                    sys.umount(point, sys.MNT_DETACH)
+                else:
+                    _umount(point)
             except OSError as error:
                 failed = failed or failed_call(f"{show(name)} cannot be unmounted", error)
                 with suppress(OSError):
                     sys.umount(point, sys.MNT_DETACH)
         if written is not None and written.image is not None:
             if not _is_released(written.device):
-                from .left_behind import still_used
+                from .left_behind import still_used  # its loop device has the open file, and with it the lock
 
                 self.notify(still_used(written.upper.name, device))
             try:
@@ -152,7 +158,7 @@ class KernelLayers:
         from .full_layer import full_note, fullness
 
         try:
-            full = fullness(os.fstatvfs(written.fd))
+            full = fullness(written.upper, os.fstatvfs(written.fd))
             if full and self._is_joined:
                 self.notify(full_note(written.upper, full))
             if written.image is not None:
@@ -197,6 +203,8 @@ class KernelLayers:
             hint = "" if image is None or kind != "ext3" else _mount_hint(image, error)
             raise failed_call(f"{show(name)} cannot be mounted", error, hint=hint) from error
         self._mounted.append((name, point))
+        if flags & sys.MS_BIND:
+            self._binds.add(point)
 
 
 class _WrittenLayer(NamedTuple):
@@ -212,11 +220,11 @@ class _WrittenLayer(NamedTuple):
     device: str = ""
 
 
-def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
+def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "") -> LaunchError:
     """Return the error of layers that overlayfs does not join; see ``full_layer``, which a start does not need."""
     from . import full_layer
 
-    return full_layer.unjoined(upper, error)
+    return full_layer.unjoined(upper, error, point)
 
 
 def _mount_hint(image: Layer | Upper, error: OSError) -> str:

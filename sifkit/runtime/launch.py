@@ -186,7 +186,7 @@ def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
     from .directory_layers import merged_count
     from .served_layers import ServedLayers
 
-    merged = merged_count(plan.layers, joins=plan.joins_directories)
+    merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
     inner = _inner_ids(plan)
     place, session = _user_session(plan)
     layers = ServedLayers(session, place, inner, images, notify)

@@ -7,13 +7,12 @@ directories, generated files, binds of the user, the working directory.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from ..errors import FormatError, UsageError, show
 from .binds import BindSpec, parse_binds, parse_home, parse_mounts
 from .config import SiteConfig
-from .device_mounts import device_bind, is_device_bind, plan_devices
 from .environment import LIBRARY_PATH
 from .request import RunRequest
 from .run_plan import Mount, Namespace
@@ -94,7 +93,7 @@ def plan_mounts(
     skipped = skipped_mounts(options.no_mount)
     contained = options.contain or options.containall or options.compat
     _forbid_user_mounts(planned, request, site, binds)
-    planned.mounts += plan_devices(request, site, skipped, namespaces, contained=contained)
+    planned.mounts += _devices(request, site, skipped, namespaces, contained=contained)
     if site.mount_hostfs and "hostfs" not in skipped and not contained:
         planned.mounts += (_host_mount(path) for path in request.host_mounts)
     if "bind-paths" not in skipped:
@@ -130,7 +129,7 @@ def _forbid_user_mounts(planned: PlannedMounts, request: RunRequest, site: SiteC
     if options.home:
         raise UsageError("this site does not allow --home", hint=reason)
     asked = {
-        "--bind": any(not is_device_bind(spec) for spec in binds),
+        "--bind": any(not _is_device_bind(spec) for spec in binds),
         "--scratch": bool(options.scratch),
         "--workdir": bool(options.workdir),
         "libraries of the host": any(gpu.libraries or gpu.programs for gpu in request.gpus) or bool(options.containlibs),
@@ -158,6 +157,28 @@ def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: Si
 
 def _host_mount(path: str) -> Mount:
     return Mount(kind="bind", source=path, target=path, is_optional=True)
+
+
+def _devices(
+    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace], *, contained: bool
+) -> Iterable[Mount]:
+    """Return the mounts of /dev: the host's, or a small one of its own."""
+    if not _has_devices(site, skipped):
+        return ()
+    if not contained and site.mount_dev != "minimal":
+        return (Mount(kind="bind", source="/dev", target="/dev", nodev=False, is_optional=True),)
+    from .device_mounts import own_devices
+
+    return own_devices(request, site, skipped, namespaces)
+
+
+def _has_devices(site: SiteConfig, skipped: frozenset[str]) -> bool:
+    return site.mount_dev != "no" and "dev" not in skipped
+
+
+def _is_device_bind(spec: BindSpec) -> bool:
+    """Return True if a bind of the user shows a device of the host, or all of them, at the same path."""
+    return spec.source == spec.target and _is_below(spec.target, "/dev")
 
 
 def _kernel(
@@ -221,17 +242,21 @@ def _add_user_binds(
 ) -> None:
     """Add the binds of the user. Raises FormatError for a source that is missing."""
     for spec in binds:
-        if not site.user_bind_control and not is_device_bind(spec):
+        if not site.user_bind_control and not _is_device_bind(spec):
             continue
         if request.kind_of(spec.source) == "missing":
             raise FormatError(
                 f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
             )
-        found = device_bind(spec, site, skipped) if is_device_bind(spec) else _bind(spec)
-        if isinstance(found, Mount):
-            planned.mounts.append(found)
+        if not _is_device_bind(spec):
+            planned.mounts.append(_bind(spec))
+        elif _has_devices(site, skipped):  # they stay usable
+            planned.mounts.append(
+                Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)
+            )
         else:
-            planned.notes.append(found)
+            reason = "--no-mount dev" if "dev" in skipped else f"'mount dev = no' in {show(site.path)}"
+            planned.notes.append(f"{show(spec.source)} is not shown: {reason}")
 
 
 def _add_home(

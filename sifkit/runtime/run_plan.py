@@ -44,7 +44,9 @@ class Layer(NamedTuple):
     """Layer of the root: a directory ``subdirectory`` (empty: the whole) of a filesystem or of a directory of the host.
 
     ``offset``, ``size``: window of the filesystem in the file, in bytes; ``size`` None: up to its end. ``object_id``: its
-    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root.
+    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root. ``has_mounts``:
+    other filesystems are mounted in the directory. ``is_foreign``: a directory of another user, whose files nobody else may
+    change copies of, unless they are shown as his.
     """
 
     path: str
@@ -54,6 +56,8 @@ class Layer(NamedTuple):
     object_id: int | None = None
     subdirectory: str = ""
     has_marks: bool = False
+    has_mounts: bool = False
+    is_foreign: bool = False
 
     @property
     def name(self) -> str:

@@ -66,6 +66,19 @@ def test_directories_need_no_fuse() -> None:
     assert doctor("; ".join(lines)).returncode == 0
 
 
+def test_the_upper_layer_of_the_probe_is_served_by_fuse() -> None:
+    """A kernel that cannot use one is found out; layers of other kinds still work."""
+    lines = (
+        "from sifkit.runtime import host",
+        "from sifkit.runtime.fuse.memory_backend import MemoryBackend",
+        "MemoryBackend.rename = None",
+        "found = host.probe()",
+        "assert not found.fuse_upper.works and found.fuse_upper.reason and found.overlay.works and found.fuse.works",
+    )
+    done = doctor("; ".join(lines))
+    assert done.returncode == 0, done.stderr
+
+
 def test_memory_without_xattrs_forbids_nothing_else() -> None:
     """A removed directory that is made again is EIO there, as on Linux 5.11 to 6.5."""
     lines = (

@@ -101,7 +101,7 @@ def _drop(uid: int, way: Way) -> None:
     import sifkit.runtime.served_layers
     import sifkit.runtime.unpacked_layers
     import sifkit.vfs.extracting
-    import sifkit.vfs.usage
+    import sifkit.vfs.walk
 
     if way in ("user", "view"):
         import ext3.fsck.checking
