@@ -115,6 +115,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
             elif mount.kind == "bind" and os.path.isdir(target):
                 bound.append(target)
         except OSError as error:
+            if error.errno == errno.EUCLEAN:  # nothing else in it would work, either
+                raise failed_call("the root of the container is damaged", error, hint="see: sifkit check IMAGE") from error
             source = mount.source or (mount.kind if mount.content is None else "a generated file")
             what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
             failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))

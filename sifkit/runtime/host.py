@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 __all__ = ["Host", "HostFact", "probe"]
 
+INITIAL_USER_NAMESPACE = 0xEFFF_FFFD
+"""Inode in /proc of the user namespace that the system starts with: PROC_USER_INIT_INO of Linux."""
+PLACES = ("/mnt", "/srv", "/media", "/sys")
+"""Directories to mount on for a try, which needs none of them: the first that exists."""
 LOOP_CONTROL, FUSE_DEVICE = "/dev/loop-control", "/dev/fuse"
 REPORT_BYTES = 65_536
 CAP_SYS_ADMIN = 1 << 21
@@ -70,6 +74,8 @@ class Host:
             return HostFact(False, f"{LOOP_CONTROL}: {error.strerror}", "modprobe loop")
         if not _may_mount():
             return HostFact(False, "root may not mount here", "the capability SYS_ADMIN, as of docker run --privileged")
+        if not _is_initial_user_namespace():
+            return HostFact(False, "root of a user namespace mounts no images")
         return HostFact(True)
 
     @property
@@ -180,7 +186,7 @@ def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
         found["user_namespace"] = HostFact(False, *_why_no_namespace(error))
         return
     found["user_namespace"] = HostFact(True)
-    place = "/mnt" if os.path.isdir("/mnt") else "/"
+    place = next(filter(os.path.isdir, PLACES))
     try:
         sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
         sys.mount("sifkit", place, "tmpfs", sys.MS_NOSUID | sys.MS_NODEV, "mode=755,size=1m")
@@ -322,6 +328,13 @@ def _why_no_mount(error: OSError) -> tuple[str, str]:
     if _setting(_APPARMOR) == "1":
         return "AppArmor takes the rights of user namespaces away", _APPARMOR_REQUEST
     return f"{error.filename}: {error.strerror}", "mounts in user namespaces (a container around this one may forbid them)"
+
+
+def _is_initial_user_namespace() -> bool:
+    try:
+        return os.stat("/proc/self/ns/user").st_ino == INITIAL_USER_NAMESPACE
+    except OSError:
+        return True  # the mount will tell
 
 
 def _may_mount() -> bool:

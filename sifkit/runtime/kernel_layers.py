@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from ..errors import shell_quote, show
+from ..errors import show
 from . import sys
 from .errors import LaunchError, failed_call, unwritten
 from .image_files import ImageFiles
@@ -58,8 +58,7 @@ class KernelLayers:
             flags = sys.MS_RDONLY | sys.MS_NOSUID | sys.MS_NODEV
             sys.mount(None, point, None, sys.MS_BIND | sys.MS_REMOUNT | flags | sys.bind_flags(point))
         else:
-            window = (layer.offset, layer.size)
-            self._mount_image(layer.name, self.images.descriptor(layer), window, point, layer.kind, write=False)
+            self._mount_image(layer, self.images.descriptor(layer), point, layer.kind, write=False)
         return real_directory(point, layer.subdirectory, layer.name)
 
     def add_writable_directory(self, layer: Layer) -> str:
@@ -81,7 +80,7 @@ class KernelLayers:
             self._mount(upper.name, upper.path, point, None, sys.MS_BIND | sys.MS_REC)
         else:
             fd = self.images.upper
-            device = self._mount_image(upper.name, fd, (upper.offset, upper.size), point, "ext3", write=True)
+            device = self._mount_image(upper, fd, point, "ext3", write=True)
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC), image=fd, device=device)
         if upper.kind == "tmpfs":
             self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC))
@@ -174,23 +173,35 @@ class KernelLayers:
         os.mkdir(point, 0o755)
         return point
 
-    def _mount_image(self, name: str, fd: int, window: tuple[int, int | None], point: str, kind: str, *, write: bool) -> str:
+    def _mount_image(self, image: Layer | Upper, fd: int, point: str, kind: str, *, write: bool) -> str:
         """Mount an image; return its loop device."""
         try:
-            device, path = sys.attach_loop(fd, offset=window[0], size=window[1] or 0, read_only=not write)
+            device, path = sys.attach_loop(fd, offset=image.offset, size=image.size or 0, read_only=not write)
         except OSError as error:
-            raise failed_call(f"{show(name)} gets no loop device", error) from error
+            raise failed_call(f"{show(image.name)} gets no loop device", error) from error
         try:
-            self._mount(name, path, point, kind, sys.MS_NODEV | sys.MS_NOSUID | (0 if write else sys.MS_RDONLY))
+            flags = sys.MS_NODEV | sys.MS_NOSUID | (0 if write else sys.MS_RDONLY)
+            self._mount(image.name, path, point, kind, flags, image=image)
         finally:
             os.close(device)
         return path
 
-    def _mount(self, name: str, source: str, point: str, kind: str | None, flags: int, options: str | None = None) -> None:
+    def _mount(
+        self,
+        name: str,
+        source: str,
+        point: str,
+        kind: str | None,
+        flags: int,
+        options: str | None = None,
+        *,
+        image: Layer | Upper | None = None,
+    ) -> None:
         try:
             sys.mount(source, point, kind, flags, options)
         except OSError as error:
-            raise failed_call(f"{show(name)} cannot be mounted", error, hint=_mount_hint(name, kind, error)) from error
+            hint = "" if image is None or kind != "ext3" else _mount_hint(image, error)
+            raise failed_call(f"{show(name)} cannot be mounted", error, hint=hint) from error
         self._mounted.append((name, point))
         if flags & sys.MS_BIND:
             self._binds.add(point)
@@ -216,12 +227,13 @@ def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "")
     return full_layer.unjoined(upper, error, point)
 
 
-def _mount_hint(name: str, kind: str | None, error: OSError) -> str:
-    if kind == "ext3" and error.errno == errno.EROFS:
-        return f"its journal must be replayed first: sifkit overlay fsck -p {shell_quote(name)}"
-    if kind == "ext3":
-        return f"check it with: sifkit overlay fsck -fn {shell_quote(name)}"
-    return ""
+def _mount_hint(image: Layer | Upper, error: OSError) -> str:
+    from .image_place import ImagePlace
+
+    place = ImagePlace.of(image)
+    if error.errno == errno.EROFS:
+        return f"its journal must be replayed first: {place.fsck('-p')}"
+    return f"check it with: {place.fsck('-fn')}"
 
 
 def upper_directories(point: str, upper: Upper) -> tuple[str, str]:

@@ -98,6 +98,8 @@ def _check(request: RunRequest, host: HostFacts) -> None:
     options = request.options
     if request.action == "exec" and not request.words:
         raise UsageError("COMMAND is missing", hint="write: sifkit exec IMAGE COMMAND, or sifkit shell IMAGE")
+    if request.action == "exec" and not request.words[0]:
+        raise UsageError("COMMAND is empty", hint="a variable without a value may have been meant")
     if options.network not in ("", "none"):
         raise UsageError(f"--network {show(options.network)}: networks are not set up", hint="none is supported")
     if options.net and not options.network:

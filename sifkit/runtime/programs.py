@@ -43,6 +43,8 @@ def why_not_executed(program: str, error: OSError) -> str:
         return f"{name} needs {show(interpreter)}, which is not in the container"
     if error.errno == errno.EACCES and os.path.isdir(program):
         return f"{name} is a directory"
+    if error.errno == errno.EACCES and not os.access(program, os.X_OK):
+        return f"{name} is not executable"
     if error.errno == errno.ENOEXEC:
         return f"{name} is no program for this host's processor"
     return f"{name}: {error.strerror}"

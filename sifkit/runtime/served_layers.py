@@ -13,7 +13,7 @@ from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any
 
-from ..errors import SifkitError, show
+from ..errors import SifkitError, shell_quote, show
 from ..squashfs.reader import Reader
 from ..vfs.file_tree import FileTree
 from ..vfs.host_tree import HostTree
@@ -74,7 +74,9 @@ class ServedLayers:
         try:
             server = serve_in_child(open_server, before=self._begin_view)
         except OSError as error:
-            raise failed_call("the image cannot be served", error) from error
+            images = dict.fromkeys(shell_quote(layer.path) for layer in layers if layer.kind != "directory")
+            hint = f"check it with: sifkit check {' '.join(images)}" if images else ""
+            raise failed_call("the image cannot be served", error, hint=hint) from error
         finally:
             os.close(points)
             os.close(fd)

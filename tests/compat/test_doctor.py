@@ -94,6 +94,19 @@ def test_memory_without_xattrs_forbids_nothing_else() -> None:
     assert found["ways"] == {"read_only": "view", "writable": "user"}
 
 
+def test_root_of_a_user_namespace_without_usual_directories() -> None:
+    """As in a container that a plain user has started."""
+    lines = (
+        "from sifkit.runtime import host, sys as calls",
+        "host.PLACES = host.PLACES[3:]",
+        "calls.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWNS)",
+        "calls.write_id_maps(0, 0, inner_uid=0, inner_gid=0)",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    assert {key: fact["works"] for key, fact in found["facts"].items()} == {**dict.fromkeys(FACTS, True), "loop": False}
+    assert found["ways"] == {"read_only": "view", "writable": "user"}
+
+
 def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("APPTAINER_CACHEDIR", str(tmp_path))
     cache = UnpackedCache(str(tmp_path / "sifkit"))

@@ -551,6 +551,7 @@ def test_environment_files() -> None:
 
 def test_values_that_are_wrong() -> None:
     refused("COMMAND is missing", request={"words": ()})
+    refused("COMMAND is empty", request={"words": ("", "x")})
     refused("--network bridge", net=True, network="bridge")
     refused("--net would set up a network", net=True)
     assert "net" in planned(network="none").namespaces
