@@ -111,6 +111,11 @@ class InodeFilesystem(Filesystem):
         return self._session.superblock
 
     @property
+    def free_counts(self) -> tuple[int, int]:
+        """Free blocks and inodes, as ``superblock`` has them, which takes longer to make."""
+        return self._session.free_counts
+
+    @property
     def groups(self) -> Table:
         return self._session.groups
 

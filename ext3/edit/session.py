@@ -115,6 +115,11 @@ class Session:
         return self._super.present(self.blocks.total_free, self.inodes.total_free)
 
     @property
+    def free_counts(self) -> tuple[int, int]:
+        """Free blocks and inodes."""
+        return self.blocks.total_free, self.inodes.total_free
+
+    @property
     def groups(self) -> Table:
         """Group descriptors with the current counts: GROUP_DESC rows, shape (groups,)."""
         self._groups["bg_free_blocks_count"] = self.blocks.free_counts
@@ -161,34 +166,61 @@ class Session:
     @contextmanager
     def operation(self) -> Iterator[None]:
         """Run the block as one atomic operation: roll its changes back if it raises. A nested one is rolled back alone."""
+        start = self._start_operation()
+        try:
+            yield
+        except BaseException:
+            self._take_back(start)
+            raise
+        finally:
+            self._end_operation()
+        self._commit_if_needed()
+
+    def _start_operation(self) -> tuple[int, int, int]:
+        """Begin an operation; return where it begins: for ``_take_back``."""
         self._check_usable()
         changes = self._changes
         if not changes.depth and self.blocks.total_held > self.blocks.available:
             self.sync()
-        mark = changes.mark
-        groups = len(self.blocks.dirty), len(self.inodes.dirty)
         changes.depth += 1
+        return changes.mark, len(self.blocks.dirty), len(self.inodes.dirty)
+
+    def _take_back(self, start: tuple[int, int, int]) -> None:
+        """Roll back the changes since ``start``."""
+        mark, *groups = start
+        self.rollbacks += self._changes.mark > mark
+        self._changes.roll_back(mark)
+        for dirty, kept in zip((self.blocks.dirty, self.inodes.dirty), groups, strict=True):
+            while len(dirty) > kept:
+                dirty.popitem()
+
+    def _end_operation(self) -> None:
+        changes = self._changes
+        changes.depth -= 1
+        if not changes.depth:
+            changes.clear_undo()
+
+    def _commit_if_needed(self) -> None:
+        if not self._changes.depth and self.should_commit:
+            self.sync()
+
+    def _run_once(self, work: Callable[[], T]) -> T:
+        """Run ``work`` as ``operation`` runs a block, without what a context manager costs."""
+        start = self._start_operation()
         try:
-            yield
+            found = work()
         except BaseException:
-            self.rollbacks += changes.mark > mark
-            changes.roll_back(mark)
-            for dirty, kept in zip((self.blocks.dirty, self.inodes.dirty), groups, strict=True):
-                while len(dirty) > kept:
-                    dirty.popitem()
+            self._take_back(start)
             raise
         finally:
-            changes.depth -= 1
-            if not changes.depth:
-                changes.clear_undo()
-        if not changes.depth and self.should_commit:
-            self.sync()
+            self._end_operation()
+        self._commit_if_needed()
+        return found
 
     def run(self, work: Callable[[], T]) -> T:
         """Run ``work`` as an operation; retry it after a sync if journal or free blocks were short with changes pending."""
         try:
-            with self.operation():
-                return work()
+            return self._run_once(work)
         except JournalFullError:
             if self._changes.depth or not self.pending:
                 raise
@@ -196,8 +228,7 @@ class Session:
             if self._changes.depth or not self.blocks.total_held:
                 raise
         self.sync()
-        with self.operation():
-            return work()
+        return self._run_once(work)
 
     @property
     def in_operation(self) -> bool:

@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from ..errors import FormatError, show
 from .accounts import group_text, passwd_text
 from .container_mounts import read_small_file
-from .container_process import Start
 from .mount_points import resolve_below
-from .run_plan import Command, Mount, RunPlan
+from .run_plan import Command, Mount, RunPlan, Start
 from .start import ENVIRONMENT_DIRECTORY, RUNSCRIPT, ContainerFacts, start_of
 
 __all__ = ["mounts_with_accounts", "read_container_facts", "start_in_container"]
@@ -41,7 +40,7 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
                 notify(f"TMPDIR is {shown}, which does not exist; programs that need it use /tmp or fail")
         for note in found.notes:
             notify(note)
-        return Start(found.argv, found.environment)
+        return found
 
     return start
 

@@ -9,19 +9,21 @@ from __future__ import annotations
 import errno
 import os
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SifkitError, show
 from . import sys
+from .environment import DEFAULT_PATH
 from .errors import LaunchError
 from .programs import find_program, is_plain_script, why_not_executed
+from .run_plan import Start
 
 if TYPE_CHECKING:
     from .terminal import ForegroundTerminal
 
-__all__ = ["Start", "run_in_container"]
+__all__ = ["run_in_container"]
 
 FORWARDED = frozenset(
     {
@@ -53,14 +55,6 @@ MESSAGE_BYTES = 4096
 FAILED, KILLED = 255, 128
 SHELL = "/bin/sh"
 """Shell for scripts without an interpreter line."""
-DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-class Start(NamedTuple):
-    """Program to execute: its words and its environment."""
-
-    argv: Sequence[str]
-    environment: Mapping[str, str]
 
 
 def run_in_container(

@@ -81,12 +81,14 @@ class Ext3State(NamedTuple):
     """State of a filesystem.
 
     ``needs_recovery``: its journal is to be replayed. ``needs_check``: it was not unmounted cleanly in a way that the journal
-    does not mend, or errors were found in it. ``may_be_resized``: a resize was interrupted, or may have been.
+    does not mend, or errors were found in it. ``may_be_resized``: a resize was interrupted, or may have been. ``inodes``: those
+    that it has room for.
     """
 
     needs_recovery: bool = False
     needs_check: bool = False
     may_be_resized: bool = False
+    inodes: int = 0
 
     @property
     def is_clean(self) -> bool:
@@ -125,6 +127,7 @@ def read_state(fd: int, offset: int = 0) -> Ext3State:
         needs_recovery=needs_recovery,
         needs_check=found["s_state"] & (VALID | ERROR) != VALID,
         may_be_resized=_may_be_resized(fd, offset, found, needs_recovery=needs_recovery),
+        inodes=found["s_inodes_count"],
     )
 
 

@@ -14,15 +14,20 @@ from .run_plan import Upper
 __all__ = ["Fullness", "full_note", "fullness", "unjoined"]
 
 Fullness = Literal["", "bytes", "inodes"]
-FEW_BYTES = 64 << 10
-"""Free bytes of a filesystem in which a write has failed, or will: a file needs blocks that point to others, too."""
+FEW_BYTES, FEW_PERCENT = 2 << 20, 2
+"""Free bytes at most, and their share, with which the kernel's ext3 refuses writes: it takes up to 2 MiB of a file at once."""
 
 
-def fullness(found: os.statvfs_result) -> Fullness:
-    """Return what a filesystem has none left of, as its statvfs says; "" if there is enough."""
+def fullness(upper: Upper, found: os.statvfs_result) -> Fullness:
+    """Return what a layer has none left of, as statvfs of its filesystem says; "" if there is enough.
+
+    Whether a write has failed it does not say: an image with hardly anything left counts as full. A tmpfs gives out all.
+    """
     if found.f_files and not found.f_ffree:
         return "inodes"
-    return "bytes" if found.f_blocks and found.f_bfree * found.f_frsize < min(FEW_BYTES, found.f_blocks) else ""
+    size, free = found.f_blocks * found.f_frsize, found.f_bfree * found.f_frsize
+    most = 0 if upper.kind == "tmpfs" else min(FEW_BYTES, size * FEW_PERCENT // 100)
+    return "bytes" if size and free <= most else ""
 
 
 def full_note(upper: Upper, full: Fullness) -> str:
@@ -35,8 +40,8 @@ def full_note(upper: Upper, full: Fullness) -> str:
     return f"{place.name} is full ({full}); make it larger with: {place.resize('+1G')}"
 
 
-def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
-    """Return the error of layers that overlayfs does not join, or, without an ``error``, joins read-only.
+def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "") -> LaunchError:
+    """Return the error of layers that overlayfs does not join, or, without an ``error``, has joined read-only at ``point``.
 
     It makes its work directory anew at each start: an image in which there is no room for that is what is usually wrong.
     """
@@ -44,7 +49,7 @@ def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
         what = "the kernel's overlayfs cannot join the layers"
         return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint="see: sifkit doctor")
     place = ImagePlace.of(upper)
-    if error is not None and error.errno == errno.ENOSPC:
+    if error.errno == errno.ENOSPC if error else fullness(upper, os.statvfs(point)):
         hint = f"make it larger with: {place.resize('+1G')}, remove files with: sifkit rm, or read it: {show(upper.path)}:ro"
         return LaunchError(f"{place.name} is full: it has no room for the work directory of overlayfs", hint=hint)
     what = f"{place.name}: the kernel's overlayfs cannot use it"

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import cached_property, partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from . import sys
+
+if TYPE_CHECKING:
+    from .fuse.server import Server
 
 __all__ = ["Host", "HostFact", "probe"]
 
@@ -90,7 +93,7 @@ class Host:
 
     @property
     def fuse_upper(self) -> HostFact:
-        """Overlayfs over FUSE, with files of the lower layer modified, renamed and removed."""
+        """Overlayfs with both layers served by FUSE, with files of the lower one modified, renamed and removed."""
         return self._writing_facts["fuse_upper"]
 
     @property
@@ -122,9 +125,9 @@ def _probe_user(*, writes: bool, fuse: bool = True) -> dict[str, HostFact]:
         del mounting
     if writes and fuse:
         from ..vfs import host_tree
-        from .fuse import tree_backend
+        from .fuse import memory_backend, tree_backend, writable_server
 
-        del host_tree, tree_backend
+        del host_tree, memory_backend, tree_backend, writable_server
     names = ("user_namespace", "user_mount", *(("fuse",) if fuse else ()))
     names += ("overlay", "tmpfs_upper", *(("fuse_upper",) if fuse else ())) if writes else ()
     return _run_probe(partial(_try_all, writes=writes, fuse=fuse), names)
@@ -242,7 +245,9 @@ def _change_lower_files(lower: str, place: str, name: str) -> None:
     that needs a mark, which the layers of users have where they can.
     """
     point, upper = f"{place}/all", f"{place}/{name}"
-    for path in (upper, f"{upper}/up", f"{upper}/work"):
+    if not os.path.isdir(upper):
+        os.mkdir(upper)
+    for path in (f"{upper}/up", f"{upper}/work"):
         os.mkdir(path)
     options = f"lowerdir={lower},upperdir={upper}/up,workdir={upper}/work,userxattr"
     sys.mount("overlay", point, "overlay", 0, options)
@@ -274,19 +279,33 @@ def _has_user_xattrs(directory: str) -> bool:
 
 
 def _try_overlay_on_fuse(place: str) -> None:
+    """Try overlayfs with both layers served by FUSE, as those of a plain user with an overlay image are. Raises OSError."""
     from ..vfs.host_tree import HostTree
-    from .fuse.mounting import mount_fuse, serve_in_child
+    from .fuse.memory_backend import MemoryBackend
     from .fuse.server import Server
     from .fuse.tree_backend import TreeBackend
+    from .fuse.writable_server import WritableServer
 
-    point = f"{place}/fuse"
-    fd = mount_fuse(point, name="sifkit-probe", read_only=True)
+    with (
+        _served(f"{place}/fuse", lambda fd: Server(fd, TreeBackend(HostTree(f"{place}/low"))), read_only=True) as lower,
+        _served(f"{place}/upper", lambda fd: WritableServer(fd, MemoryBackend((0, 0))), read_only=False),
+    ):
+        _change_lower_files(lower, place, "upper")
+
+
+@contextmanager
+def _served(point: str, make: Callable[[int], Server], *, read_only: bool) -> Iterator[str]:
+    """Serve a mount in a forked process during the ``with`` block; give the directory."""
+    from .fuse.mounting import mount_fuse, serve_in_child
+
+    os.makedirs(point, exist_ok=True)
+    fd = mount_fuse(point, name="sifkit-probe", read_only=read_only)
     try:
-        server = serve_in_child(lambda: Server(fd, TreeBackend(HostTree(f"{place}/low"))), before=lambda: None)
+        server = serve_in_child(lambda: make(fd), before=lambda: None)
     finally:
         os.close(fd)  # held here, it would let the mount wait for ever for a server that has died
     try:
-        _change_lower_files(point, place, "on-fuse")
+        yield point
     finally:
         sys.umount(point, sys.MNT_DETACH)
         server.wait()

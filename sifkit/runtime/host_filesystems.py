@@ -8,9 +8,16 @@ Sources: linux/magic.h; Lustre lustre_idl.h; Apptainer internal/pkg/image/overla
 
 from __future__ import annotations
 
+import os
+import re
+
 from . import sys
 
-__all__ = ["no_upper_filesystem"]
+__all__ = ["has_mounts", "no_upper_filesystem"]
+
+MOUNTS = "/proc/self/mountinfo"
+MOUNT_POINT = 4
+"""Number of the field in a line of it; see proc(5)."""
 
 NO_UPPER = {
     0x6969: "NFS",
@@ -43,3 +50,18 @@ def no_upper_filesystem(path: str) -> str:
         return NO_UPPER.get(sys.filesystem_magic(path), "")
     except OSError:
         return ""
+
+
+def has_mounts(path: str) -> bool:
+    """Return True if filesystems are mounted in a directory, whose path has no links: no layer of overlayfs for a user."""
+    inside = os.fsencode(path.rstrip("/") + "/")
+    try:
+        with open(MOUNTS, "rb") as file:
+            points = [line.split(b" ")[MOUNT_POINT] for line in file]
+    except OSError:
+        return False
+    return any(_unescaped(point).startswith(inside) and _unescaped(point) != inside for point in points)
+
+
+def _unescaped(point: bytes) -> bytes:
+    return re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), point)

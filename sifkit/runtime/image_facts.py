@@ -52,7 +52,9 @@ def image_facts(name: str) -> ImageFacts:
     owner, group = _names(found)
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
-        root = Layer(path=path, kind="directory")
+        from .host_filesystems import has_mounts
+
+        root = Layer(path=path, kind="directory", has_mounts=has_mounts(path), is_foreign=_is_foreign(found))
         return ImageFacts(
             path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
         )
@@ -100,6 +102,11 @@ def _found(name: str, *, hint: str = "") -> os.stat_result:
             if near := get_close_matches(last.lower(), names, n=1, cutoff=SIMILARITY):
                 hint = f"did you mean {shell_quote(os.path.join(directory, names[near[0]]))}?"
         raise InputError(f"{show(name)}: no such file or directory", path=name, error=error, hint=hint) from error
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    """Return True for the directory of another user than the caller, who is not root."""
+    return os.geteuid() not in (0, found.st_uid)
 
 
 def _names(found: os.stat_result) -> tuple[str, str]:
@@ -232,7 +239,7 @@ def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> O
 
 
 def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
-    from .host_filesystems import no_upper_filesystem
+    from .host_filesystems import has_mounts, no_upper_filesystem
 
     upper = Upper(kind="directory", path=path)
     subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
@@ -242,7 +249,14 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
         above = os.path.commonpath([path, work])
         upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
     is_writable = _takes_changes(upper)
-    layer = Layer(path=path, kind="directory", subdirectory=subdirectory, has_marks=True)
+    layer = Layer(
+        path=path,
+        kind="directory",
+        subdirectory=subdirectory,
+        has_marks=True,
+        has_mounts=has_mounts(path),
+        is_foreign=_is_foreign(os.stat(f"{path}/{subdirectory}")),
+    )
     return OverlayFacts(
         name=argument.path,
         kind="directory",
@@ -260,7 +274,11 @@ def _takes_changes(upper: Upper) -> bool:
         path = f"{upper.path}/{name}"
         if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
             return False
-    return True
+    try:  # overlayfs empties what it has made there the last time, which nobody else may
+        maker = os.lstat(f"{upper.path}/{upper.work}/work").st_uid
+    except OSError:
+        return True
+    return os.geteuid() in (0, maker)
 
 
 def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
@@ -268,8 +286,20 @@ def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
     name = f"--overlay {show(argument.path)}:{show(argument.work)}"
     if upper == work or upper.startswith(f"{work}/") or work.startswith(f"{upper}/"):
         raise UsageError(f"{name}: one directory is in the other", hint="upper and work are two directories side by side")
-    if os.stat(upper).st_dev != os.stat(work).st_dev:
+    if os.stat(upper).st_dev != os.stat(work).st_dev or _mount_of(upper) != _mount_of(work):
         raise UsageError(f"{name}: the directories are on different filesystems", hint="put them side by side")
+
+
+def _mount_of(path: str) -> str:
+    """Return the number of the mount that a path is in; an empty text without /proc."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return next((line for line in file if line.startswith("mnt_id:")), "")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
 
 
 def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) -> OverlayFacts:

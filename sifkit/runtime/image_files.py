@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
@@ -18,13 +19,19 @@ from ext3 import hostio
 from ..errors import ImageInUseError, SifkitError, human, shell_quote, show
 from .errors import LaunchError, failed_call
 from .ext3_state import read_state
-from .image_place import ImagePlace
+from .image_place import ImagePlace, replaced_note
 from .run_plan import Layer, Upper
 
 __all__ = ["ImageFiles"]
 
 Span = tuple[int, int] | None
-REPLACED = "{}: marks of removed files that fuse-overlayfs left were replaced by the kernel's"
+MOST_INODES = 2_000_000
+"""Inodes that are searched for marks before a plain user writes; more would take longer than the rest of the start."""
+REPLAY_SECONDS, END_SECONDS = 60.0, 2.0
+"""Time for which another run is waited for that replays the journal, as many may find it at once, and for one that has done so
+and still holds the lock."""
+LOOK_SECONDS, PAUSE = 2.0, 0.05
+"""Time after which is looked again who has the lock, which reads all of /proc; pause between two looks at the lock."""
 
 
 class ImageFiles:
@@ -68,14 +75,12 @@ class ImageFiles:
         """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing.
 
         Return True if the kernel would not show one that is read as it is meant. ``for_kernel``: root's overlayfs will read
-        them; else ``check_marks`` is left to do. Raises ImageInUseError, LaunchError for an image that must be repaired by
-        hand, and OSError.
+        them. Raises ImageInUseError, LaunchError for an image that must be repaired by hand, and OSError.
         """
         needs_view = [self._open_layer(layer, for_kernel) for layer in dict.fromkeys(layers)]
         if upper is not None and upper.kind == "image":
             self._open_upper(upper, for_kernel=for_kernel)
-            if for_kernel:
-                self.check_marks(for_kernel=True)
+            self._check_marks(for_kernel=for_kernel)
         if upper is not None and upper.kind == "directory":
             self._replace_marks(upper, for_root=for_kernel)
         return any(needs_view)
@@ -88,8 +93,9 @@ class ImageFiles:
         if layer.kind != "ext3":
             return for_kernel and layer.has_marks and _has_marks(layer)
         with ExitStack() as replaying:
-            self._replay(layer, replaying)
-            fd = self._layers[layer] = self._open_locked(layer, write=False)
+            was_dirty = self._replay(layer, replaying)
+            seconds = REPLAY_SECONDS if was_dirty else END_SECONDS
+            fd = self._layers[layer] = self._open_for_reading(layer, seconds)
         place = ImagePlace.of(layer, fd)
         state = read_state(fd, layer.offset)
         if state.needs_check and not _is_served(fd):
@@ -103,8 +109,22 @@ class ImageFiles:
         found = search_marks(fd, place.offset, place.size)
         return found is None or found.ignored or found.moved
 
-    def _replay(self, layer: Layer, stack: ExitStack) -> None:
-        """Replay the journal of a layer if it is not empty and that is allowed. The lock passes over to ``_open_locked``."""
+    def _open_for_reading(self, layer: Layer, seconds: float) -> int:
+        """Open and lock a layer for reading. ``seconds``: how long another run that replays its journal is waited for."""
+        until = time.monotonic() + seconds
+        while True:
+            try:
+                return self._open_locked(layer, write=False)[0]
+            except ImageInUseError:
+                if time.monotonic() >= until or _is_mounted(layer):
+                    raise
+            _await_lock(layer, min(until, time.monotonic() + LOOK_SECONDS))
+
+    def _replay(self, layer: Layer, stack: ExitStack) -> bool:
+        """Replay the journal of a layer if it is not empty and that is allowed; return True if it was not.
+
+        ``stack``: keeps the lock until the layer is locked for reading.
+        """
         try:
             fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
             try:
@@ -112,11 +132,13 @@ class ImageFiles:
             finally:
                 os.close(fd)
             if not state.needs_recovery or state.needs_check:
-                return
-            fd = self._open_locked(layer, write=True)
+                return False
+            fd, is_locked = self._open_locked(layer, write=True)
         except (OSError, ImageInUseError):
-            return  # it may not be written to, or is being read
+            return True  # it may not be written to, or is being read or replayed
         stack.callback(os.close, fd)
+        if not is_locked:  # another node may be writing to it
+            return False
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
             from .preparation import prepare
@@ -126,12 +148,15 @@ class ImageFiles:
         from ..atomic import lock_range
 
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
+        return True
 
     # The layer that is written to
 
     def _open_upper(self, upper: Upper, *, for_kernel: bool) -> None:
         """Open an image that is written to, and bring it into a clean state."""
-        fd = self._open_locked(upper, write=True)
+        fd, is_locked = self._open_locked(upper, write=True)
+        if not is_locked:
+            self.notify(f"{show(upper.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         place = ImagePlace.of(upper, fd)
         self._upper = fd, place
         if not for_kernel:  # whose loop device has no such limit
@@ -146,15 +171,17 @@ class ImageFiles:
             if note:
                 self.notify(note)
 
-    def check_marks(self, *, for_kernel: bool) -> None:
-        """Replace the marks of plain users in the image that is written to, ``for_kernel``: as root's overlayfs reads it.
+    def _check_marks(self, *, for_kernel: bool) -> None:
+        """Replace the marks that root's overlayfs ignores in the image that is written to, if it is ``for_kernel``.
 
         Raises LaunchError for marks that overlayfs does not follow.
         """
-        assert self._upper is not None
         from .mark_search import search_marks
 
+        assert self._upper is not None
         fd, place = self._upper
+        if not for_kernel and read_state(fd, place.offset).inodes > MOST_INODES:
+            return  # the server shows the marks to the kernel, which refuses these files
         found = search_marks(fd, place.offset, place.size, names=for_kernel)
         if found is not None and found.moved:
             from .preparation import moved_error
@@ -163,9 +190,9 @@ class ImageFiles:
         if found is None or (for_kernel and found.ignored):
             from .preparation import prepare
 
-            prepare(fd, place, normalize=for_kernel, search_moved=found is None)
-            if found is not None:
-                self.notify(REPLACED.format(place.name))
+            note = prepare(fd, place, normalize=for_kernel, search_moved=found is None)
+            if note:
+                self.notify(note)
 
     def _replace_marks(self, upper: Upper, *, for_root: bool) -> None:
         """Replace the marks of fuse-overlayfs in a directory that is written to. Raises LaunchError."""
@@ -181,22 +208,24 @@ class ImageFiles:
             raise moved_error(show(upper.name))
         if found.ignored:
             try:
-                replace_directory_marks(files)
+                is_changed = replace_directory_marks(files)
             except OSError as error:
                 what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
                 raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
-            self.notify(REPLACED.format(show(upper.name)))
+            if is_changed:
+                self.notify(replaced_note(show(upper.name)))
 
     # Opening
 
-    def _open_locked(self, image: Layer | Upper, *, write: bool) -> int:
+    def _open_locked(self, image: Layer | Upper, *, write: bool) -> tuple[int, bool]:
+        """Open and lock an image; return its descriptor, and False if its filesystem has no locks."""
         from ..atomic import open_locked
 
         flags = (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC
         lock = partial(self._lock, image, write=write)
-        return open_locked(image.path, partial(os.open, image.path, flags), lock)[0]
+        return open_locked(image.path, partial(os.open, image.path, flags), lock)
 
-    def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> None:
+    def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> bool:
         from ..atomic import lock_range, lock_state
         from ..in_use import check_unused
 
@@ -214,10 +243,29 @@ class ImageFiles:
         except ImageInUseError as error:
             error.hint = "wait until that has ended"
             raise
-        if not is_locked and write:
-            self.notify(f"{show(image.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
         if image.object_id is not None:
             _check_partition(image, fd)
+        return is_locked
+
+
+def _await_lock(layer: Layer, until: float) -> None:
+    """Wait until nobody has a layer locked for writing, or the clock is at ``until``."""
+    from ..atomic import lock_state
+
+    offset, size = _span(layer) or (0, 0)
+    fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
+    try:
+        while time.monotonic() < until and lock_state(fd, offset=offset, size=size)[0] == "write":
+            time.sleep(PAUSE)
+    finally:
+        os.close(fd)
+
+
+def _is_mounted(layer: Layer) -> bool:
+    """Return True if others use an image that is locked, and do not only prepare it."""
+    from ..in_use import fuse_servers, image_use
+
+    return bool(image_use(layer.path, span=_span(layer)).mounts) or any(fuse_servers(os.stat(layer.path)))
 
 
 def _is_served(fd: int) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from ..errors import shell_quote, show
 from .run_plan import Layer, Upper
 
-__all__ = ["ImagePlace"]
+__all__ = ["ImagePlace", "replaced_note"]
 
 
 class ImagePlace(NamedTuple):
@@ -41,3 +41,8 @@ class ImagePlace(NamedTuple):
         """Command that gives it another size."""
         partition = "" if self.object_id is None else f" --partition {self.object_id}"
         return f"sifkit overlay resize{partition} {shell_quote(self.path)} --size {size}"
+
+
+def replaced_note(name: str) -> str:
+    """Return the note on a layer whose marks were replaced."""
+    return f"{name}: marks of removed files that fuse-overlayfs left were replaced by the kernel's"

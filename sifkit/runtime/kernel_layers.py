@@ -23,6 +23,9 @@ __all__ = ["KernelLayers", "real_directory", "unjoined", "upper_directories"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
+MARKS_OF_USERS, MARKS_OF_ROOT = ",userxattr", ",index=off,redirect_dir=follow"
+"""Options of overlayfs on what it writes beside files. Of root: nothing that other mounts do not follow (renamed directories,
+files without content), or that ties the layer to those below, whatever the kernel does by default."""
 
 
 class KernelLayers:
@@ -38,12 +41,14 @@ class KernelLayers:
         self.session = session
         self.images = images
         self.notify = notify
-        self._marks = ",userxattr" if in_user_namespace else ""
+        self._marks = MARKS_OF_USERS if in_user_namespace else MARKS_OF_ROOT
         self.root_device = 0
         self._written: _WrittenLayer | None = None
         self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
+        self._binds: set[str] = set()
+        """Mount points of directories of the host, in which others may be mounted."""
 
     def add_layer(self, layer: Layer) -> str:
         """Mount a layer read-only; return its directory."""
@@ -72,7 +77,8 @@ class KernelLayers:
             options = "mode=755" if upper.size is None else f"mode=755,size={upper.size}"
             self._mount("memory", "sifkit", point, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, options)
         elif upper.kind == "directory":
-            self._mount(upper.name, upper.path, point, None, sys.MS_BIND)
+            # recursive: a user namespace allows nothing else of a directory that others are mounted in
+            self._mount(upper.name, upper.path, point, None, sys.MS_BIND | sys.MS_REC)
         else:
             fd = self.images.upper
             device = self._mount_image(upper.name, fd, (upper.offset, upper.size), point, "ext3", write=True)
@@ -99,7 +105,7 @@ class KernelLayers:
             raise unjoined(of, error) from error
         self._mounted.append(("overlay", point))
         if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:
-            raise unjoined(of)
+            raise unjoined(of, point=point)
         self._is_joined = upper is not None
         self.root_device = os.stat(point).st_dev
         return point
@@ -128,14 +134,17 @@ class KernelLayers:
             except OSError as error:
                 failed = failed or unwritten(name, error)
             try:
-                _umount(point)
+                if point in self._binds:
+                    sys.umount(point, sys.MNT_DETACH)
+                else:
+                    _umount(point)
             except OSError as error:
                 failed = failed or failed_call(f"{show(name)} cannot be unmounted", error)
                 with suppress(OSError):
                     sys.umount(point, sys.MNT_DETACH)
         if written is not None and written.image is not None:
             if not _is_released(written.device):
-                from .left_behind import still_used
+                from .left_behind import still_used  # its loop device has the open file, and with it the lock
 
                 self.notify(still_used(written.upper.name, device))
             try:
@@ -150,7 +159,7 @@ class KernelLayers:
         from .full_layer import full_note, fullness
 
         try:
-            full = fullness(os.fstatvfs(written.fd))
+            full = fullness(written.upper, os.fstatvfs(written.fd))
             if full and self._is_joined:
                 self.notify(full_note(written.upper, full))
             if written.image is not None:
@@ -183,6 +192,8 @@ class KernelLayers:
         except OSError as error:
             raise failed_call(f"{show(name)} cannot be mounted", error, hint=_mount_hint(name, kind, error)) from error
         self._mounted.append((name, point))
+        if flags & sys.MS_BIND:
+            self._binds.add(point)
 
 
 class _WrittenLayer(NamedTuple):
@@ -198,11 +209,11 @@ class _WrittenLayer(NamedTuple):
     device: str = ""
 
 
-def unjoined(upper: Upper | None, error: OSError | None = None) -> LaunchError:
+def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "") -> LaunchError:
     """Return the error of layers that overlayfs does not join; see ``full_layer``, which a start does not need."""
     from . import full_layer
 
-    return full_layer.unjoined(upper, error)
+    return full_layer.unjoined(upper, error, point)
 
 
 def _mount_hint(name: str, kind: str | None, error: OSError) -> str:

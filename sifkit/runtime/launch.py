@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, NamedTuple
 from . import sys
 from .container_facts import mounts_with_accounts
 from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
-from .container_process import Start, run_in_container
+from .container_process import run_in_container
 from .errors import failed_call
 from .image_files import ImageFiles
-from .run_plan import Layer, RunPlan
+from .run_plan import Layer, RunPlan, Start
 from .session import Session, mount_session, unused_directory
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
     from .directory_layers import merged_count
     from .served_layers import ServedLayers
 
-    merged = merged_count(plan.layers, joins=plan.joins_directories)
+    merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
     inner = _inner_ids(plan)
     place, session = _user_session(plan)
     layers = ServedLayers(session, place, inner, images, notify)

@@ -66,8 +66,10 @@ def _is_mark(entry: os.DirEntry[bytes]) -> bool:
     return stat.S_ISREG(status.st_mode) and not status.st_size
 
 
-def replace_directory_marks(path: str) -> None:
-    """Replace the marks of fuse-overlayfs below a directory by the kernel's. Raises OSError and SifkitError.
+def replace_directory_marks(path: str) -> bool:
+    """Replace the marks of fuse-overlayfs below a directory by the kernel's; return True if there were some.
+
+    Raises OSError and SifkitError.
 
     Each step leaves all names as they are seen: whiteouts and opaque marks are made before what they replace is removed.
     """
@@ -76,12 +78,14 @@ def replace_directory_marks(path: str) -> None:
 
     tree = HostTree(path)
     planner: MarkPlanner[bytes, bytes] = MarkPlanner(tree, tree.root, None)
-    for directory in planner.plan().directories:
+    directories = planner.plan().directories
+    for directory in directories:
         fd = _open_below(tree.root, directory.node)
         try:
             _write_marks(fd, planner.marks(directory))
         finally:
             os.close(fd)
+    return bool(directories)
 
 
 def _open_below(top: bytes, path: bytes) -> int:

@@ -195,8 +195,12 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
         raise NoWayError(f"nothing can be mounted in a user namespace here: {host.user_mount.reason}", hint=hint)
     upper = planned.upper
     is_directory = len(planned.layers) == 1 and planned.layers[0].kind == "directory"
-    if is_directory and (upper is None or (upper.kind != "image" and host.overlay.works)):
+    if is_directory and upper is None:
         return "directory"
+    if is_directory and upper is not None and upper.kind != "image" and host.overlay.works:
+        (root,) = planned.layers
+        if not root.has_mounts and not (root.is_foreign and host.fuse.works and host.fuse_upper.works):
+            return "directory"
     if upper is None:
         return "view" if host.fuse.works else "unpacked"
     if not host.overlay.works:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 import struct
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ext3 import hostio
@@ -27,6 +27,8 @@ SMALLEST_INODE = 128
 LARGEST_INODE = 4096
 TABLE_BYTES = 4 << 20
 """Bytes of an inode table, and of directories, that are read at once."""
+GAP_BYTES = 4 << 10
+"""Bytes between two blocks that are read with them."""
 XATTR_MAGIC = 0xEA02_0000
 XATTR_HEADER_BYTES = 32
 PREFIXES = {1: b"user.", 4: b"trusted."}
@@ -112,19 +114,22 @@ class _Search:
             raise _Unusual
         return raw
 
-    def _read_blocks(self, blocks: Iterable[int]) -> Iterator[tuple[int, bytes]]:
-        """Iterate over blocks, in order, those side by side together: the first one's number, and their bytes."""
+    def _read_blocks(self, blocks: set[int]) -> Iterator[tuple[int, bytes]]:
+        """Iterate over blocks, in order: the number of the first of some that lie together, and the bytes from there on.
+
+        What lies in small gaps between them is read as well: that takes less than another call.
+        """
         size = self._block_size
-        most = max(1, TABLE_BYTES // size)
-        start = count = 0
-        for block in (*sorted(set(blocks)), 0):
-            if count and block == start + count and count < most:
-                count += 1
+        self._spend(len(blocks))
+        gap, most = max(1, GAP_BYTES // size), max(1, TABLE_BYTES // size)
+        start = end = 0
+        for block in (*sorted(blocks), sys.maxsize):
+            if block < end + gap and block < start + most:
+                end = block + 1
                 continue
-            if count:
-                self._spend(count)
-                yield start, self._read(start * size, count * size)
-            start, count = block, 1
+            if end:
+                yield start, self._read(start * size, (end - start) * size)
+            start, end = block, block + 1
 
     def _spend(self, blocks: int) -> None:
         self._budget -= blocks
@@ -174,17 +179,14 @@ class _Search:
         """Search the blocks of xattrs of inodes."""
         words = self._inode_size // 4
         named = memoryview(table).cast("I")[26::words].tolist()  # i_file_acl
-        blocks = set(named)
-        blocks.discard(0)
-        if not blocks:
-            return
+        size = self._block_size
+        blocks = {block for block in set(named) if block > 0 and (block + 1) * size <= self._size}
         marked: dict[int, list[bytes]] = {}
-        for first, raw in self._read_blocks(block for block in blocks if block * self._block_size < self._size):
+        for first, raw in self._read_blocks(blocks):
             for match in _mark_names.finditer(raw):
-                index = match.start() // self._block_size
-                marked[first + index] = _names(
-                    raw[index * self._block_size : (index + 1) * self._block_size], XATTR_HEADER_BYTES
-                )
+                index = match.start() // size
+                if first + index in blocks:
+                    marked[first + index] = _names(raw[index * size : (index + 1) * size], XATTR_HEADER_BYTES)
         if marked:
             for number, block in enumerate(named):
                 if block in marked:
@@ -229,11 +231,13 @@ class _Search:
 
     def _search_names(self, blocks: list[int]) -> None:
         size = self._block_size
-        for _, raw in self._read_blocks(block for block in blocks if block > 0 and (block + 1) * size <= self._size):
+        wanted = {block for block in set(blocks) if block > 0 and (block + 1) * size <= self._size}
+        for first, raw in self._read_blocks(wanted):
             at = raw.find(WHITEOUT_PREFIX)
             while at >= 0:
                 start = at // size * size
-                if any(self._is_mark(ino) for ino in _marked_inodes(raw, start, start + size)):
+                marked = _marked_inodes(raw, start, start + size) if first + start // size in wanted else ()
+                if any(self._is_mark(ino) for ino in marked):
                     self._ignored = True
                     return
                 at = raw.find(WHITEOUT_PREFIX, start + size)

@@ -138,6 +138,8 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> tuple[frozen
 
 def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:
     """Return True if the kernel can join directories, where that matters: it takes time to find out."""
+    if way == "directory" and layers[0].has_mounts:
+        return False
     matters = way in ("unpacked", "directory") or (way != "root" and any(layer.kind == "directory" for layer in layers))
     return not matters or host.overlay.works
 

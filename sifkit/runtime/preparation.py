@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from ..errors import SifkitError, counted, show
 from .errors import LaunchError
-from .image_place import ImagePlace
+from .image_place import ImagePlace, replaced_note
 
 if TYPE_CHECKING:
     from ext3.device.base import FileDevice
@@ -102,7 +102,8 @@ def _prepare(fd: int, place: ImagePlace, *, check: bool, normalize: bool, search
             if search_moved and upper is not None and _has_moved(filesystem, upper):
                 raise moved_error(place.name)
             if normalize and upper is not None:
-                normalize_filesystem(filesystem, None)
+                plan = normalize_filesystem(filesystem, None)
+                note = replaced_note(place.name) if plan.directories else note
             filesystem.close()
         except BaseException:
             filesystem.abandon()

@@ -8,7 +8,7 @@ it out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "MountKind",
     "Namespace",
     "RunPlan",
+    "Start",
     "Upper",
     "Way",
 ]
@@ -43,7 +44,9 @@ class Layer(NamedTuple):
     """Layer of the root: a directory ``subdirectory`` (empty: the whole) of a filesystem or of a directory of the host.
 
     ``offset``, ``size``: window of the filesystem in the file, in bytes; ``size`` None: up to its end. ``object_id``: its
-    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root.
+    object in a SIF. ``has_marks``: its filesystem may hold marks of overlayfs: it is an overlay, not the root. ``has_mounts``:
+    other filesystems are mounted in the directory. ``is_foreign``: a directory of another user, whose files nobody else may
+    change copies of, unless they are shown as his.
     """
 
     path: str
@@ -53,6 +56,8 @@ class Layer(NamedTuple):
     object_id: int | None = None
     subdirectory: str = ""
     has_marks: bool = False
+    has_mounts: bool = False
+    is_foreign: bool = False
 
     @property
     def name(self) -> str:
@@ -190,4 +195,12 @@ class RunPlan(NamedTuple):
     no_new_privileges: bool = True
     cache: str = ""
     joins_directories: bool = True
+    notes: tuple[str, ...] = ()
+
+
+class Start(NamedTuple):
+    """Words and environment of the first process. ``argv[0]`` without a slash is searched in its PATH."""
+
+    argv: Sequence[str]
+    environment: Mapping[str, str]
     notes: tuple[str, ...] = ()

@@ -89,7 +89,7 @@ class ServedLayers:
                 size = "" if upper.size is None else f",size={upper.size}"
                 sys.mount("sifkit", base, "tmpfs", sys.MS_NODEV | sys.MS_NOSUID, f"mode=755{size}")
             elif upper.kind == "directory":
-                sys.bind(upper.path, base)
+                sys.bind(upper.path, base, recursive=True)  # a user namespace allows nothing else where others are mounted
         except OSError as error:
             raise failed_call(f"{show(upper.name or 'memory')} cannot be mounted", error) from error
         if upper.kind != "image":
@@ -107,7 +107,7 @@ class ServedLayers:
             raise unjoined(upper, error) from error
         self._mounted.append(point)
         if os.statvfs(point).f_flag & os.ST_RDONLY:  # what a kernel does that cannot use its work directory
-            raise unjoined(upper)
+            raise unjoined(upper, point=point)
         self._is_joined = True
         return point
 
@@ -117,7 +117,7 @@ class ServedLayers:
             from .full_layer import full_note, fullness
 
             upper, point = self._memory
-            full = fullness(os.statvfs(point))
+            full = fullness(upper, os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
         device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
@@ -146,7 +146,6 @@ class ServedLayers:
         os.close(fd)
         self._writer = (upper, server)
         self._image_point = point
-        self.images.check_marks(for_kernel=False)  # while the server loads what it needs
 
     def await_image(self, upper: Upper) -> str:
         """Return the directory where the image that is written to is served. Raises LaunchError."""

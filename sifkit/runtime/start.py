@@ -15,10 +15,10 @@ from typing import NamedTuple
 
 from ..errors import FormatError, counted, show
 from .environment import LIBRARY_PATH, is_variable_name
-from .run_plan import Command, ContainerEnvironment
+from .run_plan import Command, ContainerEnvironment, Start
 from .shell_words import apply_assignments, expand, needs_evaluation
 
-__all__ = ["ContainerFacts", "Start", "start_of"]
+__all__ = ["ContainerFacts", "start_of"]
 
 RUNSCRIPT = "/.singularity.d/runscript"
 ENVIRONMENT_DIRECTORY = "/.singularity.d/env"
@@ -45,14 +45,6 @@ class ContainerFacts(NamedTuple):
     runscript: str = ""
     has_app: bool = True
     has_asked_shell: bool = False
-
-
-class Start(NamedTuple):
-    """Words and environment of the first process. ``argv[0]`` without a slash is searched in its PATH."""
-
-    argv: tuple[str, ...]
-    environment: Mapping[str, str]
-    notes: tuple[str, ...] = ()
 
 
 def start_of(command: Command, environment: ContainerEnvironment, facts: ContainerFacts, *, cwd: str, program: str) -> Start:

@@ -2,10 +2,11 @@
 
     trees/KEY/root      the files; trees/KEY/complete: how many names they have
     unfinished/KEY.X    trees that are being made, which are renamed when they are complete, or that one run uses alone
-    locks/KEY           held by the process that makes a tree
+    locks/KEY           held by the process that makes a tree; locks/KEY.use: by those that use it
     digests/NAME        digests of images; see image_digest
 
-A tree is on storage before it has its name. What others have left in ``unfinished`` is removed. Once a day the names of a tree
+A tree is on storage before it has its name. What others have left in ``unfinished`` is removed, and so is an older tree of the
+same image files when a new one is added, unless a run uses it. Once a day the names of a tree
 are counted: clusters delete files that nobody has read for some weeks, one by one.
 """
 
@@ -17,7 +18,7 @@ import os
 import stat
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from ..atomic import lock_range
@@ -26,14 +27,16 @@ from . import sys
 from .errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree
 
-__all__ = ["CachedTree", "UnpackedCache", "cached_trees"]
+__all__ = ["ONE_RUN", "CachedTree", "UnpackedCache", "cached_trees"]
 
 FOLDERS = ("trees", "unfinished", "locks", "digests")
 CHECK_SECONDS = 86_400
-WAIT_SECONDS, NOTED_WAIT = 0.1, 10
-"""Time between two attempts to lock, and the attempt after which the wait is said."""
-LARGEST_FILE = 4096
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
+"""Seconds between two attempts to lock: each is twice as long as the one before, and with the longest the wait is said."""
+LARGEST_FILE, LONGEST_NAME = 4096, 500
 DIGEST_LENGTH = 64
+ONE_RUN = "run-"
+"""Beginning of the keys of trees that one run uses alone."""
 ELSEWHERE = "set APPTAINER_CACHEDIR to a directory of yours"
 
 
@@ -65,6 +68,19 @@ class UnpackedCache:
             raise failed_call(f"the cache of unpacked images cannot be made at {show(path)}", error, hint=ELSEWHERE) from error
         if os.statvfs(path).f_flag & os.ST_NOEXEC:
             raise LaunchError(f"no program can run from {show(path)}: its filesystem is mounted noexec", hint=ELSEWHERE)
+
+    def use(self, key: str, until: ExitStack) -> str | None:
+        """Return the root of a tree, which is kept until ``until`` is closed; None if there is none that is complete."""
+        fd = os.open(f"{self.path}/locks/{key}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        root = None
+        with suppress(ImageInUseError):  # it is just being removed
+            lock_range(fd, write=False, path=key)
+            root = self.find(key)
+        if root is None:
+            os.close(fd)
+        else:
+            until.callback(os.close, fd)
+        return root
 
     def find(self, key: str) -> str | None:
         """Return the root of a tree that is complete; None if there is none."""
@@ -102,12 +118,12 @@ class UnpackedCache:
         """Hold the lock of a key in the block, alone; wait for it. Forked processes hold it, too, until they end."""
         fd = os.open(f"{self.path}/locks/{key}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            waits = 0
+            pause = FIRST_PAUSE
             while not self._try_lock(fd, key):
-                waits += 1
-                if waits == NOTED_WAIT:
+                time.sleep(pause)
+                if pause < LONGEST_PAUSE <= 2 * pause:
                     notify("waiting for another process that unpacks the same image")
-                time.sleep(WAIT_SECONDS)
+                pause = min(2 * pause, LONGEST_PAUSE)
             yield
         finally:
             os.close(fd)
@@ -138,7 +154,7 @@ class UnpackedCache:
         """Add the tree made at ``place``; return its root. Raises OSError."""
         names = count_names(f"{place}/root")
         with open(f"{place}/complete", "x", encoding="ascii") as file:
-            json.dump({"names": names, "size": tree.size, "image": tree.image}, file)
+            json.dump({"names": names, "size": tree.size, "image": tree.image[:LONGEST_NAME]}, file)
         _sync(self.path)
         target = f"{self.path}/trees/{tree.key}"
         try:
@@ -151,17 +167,36 @@ class UnpackedCache:
                 return found
             os.rename(target, f"{self.path}/unfinished/{tree.key}.{os.urandom(4).hex()}")
             os.rename(place, target)
+        for other in cached_trees(self.path):
+            if other.image == tree.image[:LONGEST_NAME] and other.key != tree.key:
+                self._remove_unused(other.key)
         return f"{target}/root"
 
+    def _remove_unused(self, key: str) -> None:
+        """Remove a tree unless a run uses it, or that cannot be known, as far as that is possible."""
+        with suppress(OSError):
+            fd = os.open(f"{self.path}/locks/{key}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                if lock_range(fd, write=True, path=key):
+                    place = f"{self.path}/unfinished/{key}.{os.urandom(4).hex()}"
+                    os.rename(f"{self.path}/trees/{key}", place)
+                    remove_tree(place)
+            except ImageInUseError:
+                pass
+            finally:
+                os.close(fd)
+
     def remove_unfinished(self) -> None:
-        """Remove trees whose makers have ended before they were complete. Raises OSError."""
+        """Remove trees whose makers have ended before they were complete, as far as that is possible."""
         for name in os.listdir(f"{self.path}/unfinished"):
             key = name.rpartition(".")[0]
-            with suppress(FileNotFoundError):
+            with suppress(OSError):
                 fd = os.open(f"{self.path}/locks/{key}", os.O_RDWR | os.O_CLOEXEC)
                 try:
                     if lock_range(fd, write=True, path=key):  # else the filesystem cannot tell
                         remove_tree(f"{self.path}/unfinished/{name}")
+                        if key.startswith(ONE_RUN):
+                            self.forget_lock(key)
                 except ImageInUseError:
                     continue
                 finally:

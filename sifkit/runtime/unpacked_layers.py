@@ -15,7 +15,7 @@ from ext3.progress import Progress, Silent
 
 from .directory_layers import merged_count
 from .run_plan import Layer
-from .unpacked_cache import UnpackedCache
+from .unpacked_cache import ONE_RUN, UnpackedCache
 from .unpacking import Notify, ProgressOf, unpack_alone, unpacked_root
 
 __all__ = ["UnpackedLayers"]
@@ -45,9 +45,9 @@ class UnpackedLayers:
         merged, above = self._layers[:count], self._layers[count:]
         cache = UnpackedCache(self._cache_path)
         if all(layer.kind != "directory" for layer in merged):
-            root = unpacked_root(cache, merged, self._notify, self._progress)
+            root = unpacked_root(cache, merged, self._open, self._notify, self._progress)
         else:
-            key = f"run-{os.urandom(8).hex()}"
+            key = f"{ONE_RUN}{os.urandom(8).hex()}"
             self._open.callback(cache.forget_lock, key)
             self._open.enter_context(cache.locked(key, self._notify))
             place = self._open.enter_context(cache.new_tree(key))

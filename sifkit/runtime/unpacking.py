@@ -6,13 +6,15 @@ devices and all xattrs but the user's are left out: no container of a plain user
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import signal
+import stat
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ext3 import hostio
 from ext3.progress import Progress
@@ -24,6 +26,9 @@ from .image_digest import OpenImage
 from .run_plan import Layer
 from .unpacked_cache import CachedTree, UnpackedCache
 
+if TYPE_CHECKING:
+    from ..vfs.file_tree import FileTree
+
 __all__ = ["Notify", "ProgressOf", "unpack_alone", "unpacked_root"]
 
 Notify = Callable[[str], None]
@@ -31,17 +36,32 @@ ProgressOf = Callable[[], AbstractContextManager[Progress]]
 FORM = b"sifkit 1\n"
 """Changes whenever the same images are unpacked into other files."""
 MESSAGE_BYTES = 65_536
+MOST_TRIES = 3
+SECTOR, BLOCK = 512, 4096
 ROOM = "set APPTAINER_CACHEDIR to a directory with more room, or remove what is not needed there: see sifkit doctor"
 
 
-def unpacked_root(cache: UnpackedCache, layers: Sequence[Layer], notify: Notify, progress: ProgressOf) -> str:
-    """Return the directory of the merged layers, all of them images, unpacked at most once. Raises LaunchError and OSError."""
+def unpacked_root(cache: UnpackedCache, layers: Sequence[Layer], until: ExitStack, notify: Notify, progress: ProgressOf) -> str:
+    """Return the directory of the merged layers, all of them images, unpacked at most once, and kept until ``until`` is closed.
+
+    Raises LaunchError and OSError.
+    """
     cache.remove_unfinished()
+    key = _known_key(cache, layers)
+    for _ in range(MOST_TRIES):
+        root = None if key is None else cache.use(key, until)
+        if root is not None:
+            return root
+        key = _in_child(lambda: _unpack_once(cache, layers, notify, progress))
+    raise LaunchError(f"what is unpacked in {show(cache.path)} is removed by others again and again")
+
+
+def _known_key(cache: UnpackedCache, layers: Sequence[Layer]) -> str | None:
+    """Return the key of layers whose digests are remembered; None if one is not."""
     with ExitStack() as opened:
         digests = [cache.digest(_open_image(layer, opened).name) for layer in layers]
     known = [digest for digest in digests if digest is not None]
-    found = cache.find(_key(layers, known)) if len(known) == len(layers) else None
-    return found or _in_child(lambda: _unpack_once(cache, layers, notify, progress))
+    return _key(layers, known) if len(known) == len(layers) else None
 
 
 def unpack_alone(cache: UnpackedCache, layers: Sequence[Layer], place: str, notify: Notify, progress: ProgressOf) -> str:
@@ -70,21 +90,21 @@ def _key(layers: Sequence[Layer], digests: Sequence[str]) -> str:
 
 
 def _unpack_once(cache: UnpackedCache, layers: Sequence[Layer], notify: Notify, progress: ProgressOf) -> str:
-    """Unpack, unless another process has done it by now; return the root."""
+    """Unpack, unless another process has done it by now; return the key."""
     with ExitStack() as opened:
         bar = opened.enter_context(progress())
         images = [_open_image(layer, opened) for layer in layers]
         key = _key(layers, _digests(cache, images, bar))
         with cache.locked(key, notify):
-            found = cache.find(key)
-            if found is not None:
-                return found
+            if cache.find(key) is not None:
+                return key
             with cache.new_tree(key) as place:
                 size = _extract(cache, layers, place, notify, bar, is_kept=True)
                 for image in images:
                     _check_unchanged(image)
                 name = ", ".join(show(layer.name) for layer in layers)
-                return cache.add(place, CachedTree(key, name, size))
+                cache.add(place, CachedTree(key, name, size))
+        return key
 
 
 def _digests(cache: UnpackedCache, images: Sequence[OpenImage], progress: Progress) -> list[str]:
@@ -112,23 +132,22 @@ def _extract(
 ) -> int:
     """Unpack merged layers at ``place``/root; return the bytes that they take."""
     from ..vfs.extracting import extract
-    from ..vfs.usage import directory_usage
     from .plain_tree import PlainTree
     from .served_layers import merged_layers
 
     layered = merged_layers(layers)
     tree: PlainTree[Any] = PlainTree(layered, layered.root)
-    top = directory_usage(tree, b"/", tree.root, all_files=False, on_problem=lambda *_: None, seen=set())[-1]
+    size, inodes = _needed(tree)
     name = show(layers[0].name) if len(layers) == 1 else f"{show(layers[0].name)} with its overlays"
-    _check_room(cache.path, name, top.allocated_bytes, top.inodes)
+    _check_room(cache.path, name, size, inodes)
     once = "" if is_kept else ", for this run alone"
-    notify(f"{name} is unpacked in {show(cache.path)}{once}: {human(top.allocated_bytes)}")
+    notify(f"{name} is unpacked in {show(cache.path)}{once}: {human(size)}")
     try:
         made = extract(tree, f"{place}/root", owners=False, devices=False, progress=progress)
     except (HostFullError, TargetError) as error:
         if error.errno not in hostio.FULL:
             raise
-        raise _no_room(cache.path, name, top.allocated_bytes, error) from error
+        raise _no_room(cache.path, name, size, error) from error
     if made.failed:
         path, reason = made.problems[0]
         text = f"{counted(made.failed, 'file')} of {name} cannot be unpacked: {show(path)}: {reason}"
@@ -137,7 +156,24 @@ def _extract(
         notify(text)
     if made.specials_left:
         notify(f"{counted(made.specials_left, 'device')} of {name} cannot be unpacked by a plain user")
-    return top.allocated_bytes
+    return size
+
+
+def _needed(tree: FileTree[Any]) -> tuple[int, int]:
+    """Return the bytes and the inodes that a tree takes on the host."""
+    from ..vfs.walk import walk
+
+    size = inodes = 0
+    seen: set[tuple[int, int]] = set()
+    for _, row, _, _ in walk(tree, tree.root, on_problem=lambda *_: None):
+        found = row.stat
+        if found is None or isinstance(found, OSError) or (found.dev, found.ino) in seen:
+            continue
+        if found.links > 1 and not stat.S_ISDIR(found.mode):
+            seen.add((found.dev, found.ino))
+        inodes += 1
+        size += -(-found.blocks * SECTOR // BLOCK) * BLOCK if stat.S_ISREG(found.mode) else BLOCK
+    return size, inodes
 
 
 def _check_room(path: str, name: str, size: int, inodes: int) -> None:
@@ -150,7 +186,8 @@ def _check_room(path: str, name: str, size: int, inodes: int) -> None:
 
 
 def _no_room(path: str, name: str, size: int, error: TargetError) -> LaunchError:
-    return LaunchError(f"{show(path)}: {error.strerror or 'no space left'}: {name} takes {human(size)}", hint=ROOM)
+    reason = os.strerror(error.errno or errno.ENOSPC)
+    return LaunchError(f"{show(path)}: {reason}: {name} takes about {human(size)}", hint=ROOM)
 
 
 def _in_child(work: Callable[[], str]) -> str:
@@ -174,8 +211,8 @@ def _in_child(work: Callable[[], str]) -> str:
         ended = f"by signal {-code}" if code < 0 else f"with code {code}"
         raise LaunchError(f"the process that unpacks the image was ended {ended}")
     found = json.loads(message)
-    if "root" in found:
-        return str(found["root"])
+    if "found" in found:
+        return str(found["found"])
     raise LaunchError(found["error"], hint=found["hint"])
 
 
@@ -190,7 +227,7 @@ def _work(work: Callable[[], str], answer: int, parent: int) -> NoReturn:
         signal.signal(signal.SIGTERM, _end)
         sys.set_parent_death_signal(signal.SIGTERM)
         if os.getppid() == parent:  # else it has died before
-            found = {"root": work()}
+            found = {"found": work()}
             os.write(answer, json.dumps(found).encode())
             code = 0
     except KeyboardInterrupt:

@@ -41,6 +41,19 @@ def test_this_host_allows_everything() -> None:
     assert "overlayfs in user namespaces" in doctor().stdout
 
 
+def test_a_server_that_dies_is_an_answer() -> None:
+    lines = (
+        "import os",
+        "from sifkit.runtime import host",
+        "from sifkit.runtime.fuse.server import Server",
+        "Server._statfs = lambda *words: os._exit(3)",
+        "host.Host.is_root = False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    assert not found["facts"]["fuse_upper"]["works"]
+    assert found["ways"]["read_only"] == "view" and found["ways"]["writable"] != "user"
+
+
 def test_directories_need_no_fuse() -> None:
     """It is tried only if it is asked for."""
     lines = (
@@ -51,6 +64,19 @@ def test_directories_need_no_fuse() -> None:
         "assert found.fuse.works and found.fuse_upper.works and 'sifkit.runtime.fuse.mounting' in sys.modules",
     )
     assert doctor("; ".join(lines)).returncode == 0
+
+
+def test_the_upper_layer_of_the_probe_is_served_by_fuse() -> None:
+    """A kernel that cannot use one is found out; layers of other kinds still work."""
+    lines = (
+        "from sifkit.runtime import host",
+        "from sifkit.runtime.fuse.memory_backend import MemoryBackend",
+        "MemoryBackend.rename = None",
+        "found = host.probe()",
+        "assert not found.fuse_upper.works and found.fuse_upper.reason and found.overlay.works and found.fuse.works",
+    )
+    done = doctor("; ".join(lines))
+    assert done.returncode == 0, done.stderr
 
 
 def test_memory_without_xattrs_forbids_nothing_else() -> None:
@@ -66,19 +92,6 @@ def test_memory_without_xattrs_forbids_nothing_else() -> None:
     works = {key: fact["works"] for key, fact in found["facts"].items()}
     assert works == {**dict.fromkeys(FACTS, True), "loop": False, "tmpfs_upper": False}
     assert found["ways"] == {"read_only": "view", "writable": "user"}
-
-
-def test_a_server_that_dies_is_an_answer() -> None:
-    lines = (
-        "import os",
-        "from sifkit.runtime import host",
-        "from sifkit.runtime.fuse.server import Server",
-        "Server._statfs = lambda *words: os._exit(3)",
-        "host.Host.is_root = False",
-    )
-    found = json.loads(doctor("; ".join(lines), "--json").stdout)
-    assert not found["facts"]["fuse_upper"]["works"]
-    assert found["ways"]["read_only"] == "view" and found["ways"]["writable"] != "user"
 
 
 def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.plain_user import USER, run_sifkit, user_directory
+from tests.support.plain_user import USER, run_sifkit, start_sifkit, user_directory
 from tests.support.program_tree import write_program_tree
 from tests.support.tools import assert_clean, requires_root
 from tests.support.usr_container import write_squashfs_sif
@@ -108,3 +108,16 @@ def test_directories_as_overlays(containers: Path, uid: int) -> None:
         assert ran("--overlay", "upper:work:rw", base, "cat", "/app/message.txt") == "second\n"
         assert ran(base, "cat", "/app/message.txt") == "Hello from the base\n"
         ran("--overlay", "layer", "--overlay", "upper:ro", base, "sh", "-c", "[ $(cat /app/message.txt) = changed ]")
+
+
+def test_closed_standard_streams(containers: Path) -> None:
+    with user_directory(USER) as here:
+        base = str(containers / "base.sif")
+        assert run_sifkit(USER, here, "-q", "overlay", "create", "--size", "8M", "over.img")[0] == 0
+        script = "ls -l /proc/self/fd/0 /proc/self/fd/1 /proc/self/fd/2 >/opt/seen; cat; echo out; echo error >&2"
+        for closed in ((0,), (0, 1, 2)):
+            with start_sifkit(USER, here, "exec", "-o", "over.img", base, "sh", "-c", script, closed=closed) as process:
+                out, err = process.communicate(timeout=60)
+            assert (process.returncode, out, err) == ((0, b"out\n", b"error\n") if closed == (0,) else (0, b"", b""))
+            seen = run_sifkit(USER, here, "exec", "-o", "over.img:ro", base, "cat", "/opt/seen")[1]
+            assert "/proc/self/fd/0 -> /dev/null" in seen

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sifkit.atomic import lock_state
 from sifkit.runtime.run_plan import Layer, Mount, Upper, Way
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
@@ -226,6 +227,8 @@ def test_processes_left_behind_keep_the_image(base: Layer, image: Path, way: Way
     assert b"stays in use" in err and b"(sleep)" in err
     code, _, err = run_plan(plan_of(way, ["true"], [base], upper(image)), image.parent)
     assert code == 255 and "in use" in err
+    with image.open("rb") as file:  # Apptainer looks at nothing else
+        assert lock_state(file.fileno())[0] == "write"
     until = time.monotonic() + 20
     while code == 255 and time.monotonic() < until:
         time.sleep(0.2)

@@ -93,22 +93,28 @@ def test_a_umask_is_the_commands_alone_and_replaced_directories_have_mount_point
     assert run_plan(plan, tmp_path, before=private_and_childless) == (0, "700\n755\n755\nin\n", "")
 
 
-def test_a_host_without_a_root_to_change(base: Layer, tmp_path: Path) -> None:
+def test_a_host_without_a_root_to_change_and_with_other_defaults_of_overlayfs(base: Layer, tmp_path: Path) -> None:
     file = tmp_path / "plan.pickle"
     file.write_bytes(pickle.dumps(plan_of("root", ["sh", "-c", "ls / | head -2; cat /app/message.txt"], [base])))
     program = """
 import errno, pickle, sys
 from sifkit.runtime import launch, sys as calls
-from sifkit.runtime.container_process import Start
+from sifkit.runtime.run_plan import Start
 def refuse(new_root, put_old):
     raise OSError(errno.EINVAL, "as in an initial ramdisk", "pivot_root")
 calls.pivot_root = refuse
+mount = calls.mount
+def shown(source, target, kind=None, flags=0, options=None):
+    if kind == "overlay":
+        print(sorted(option for option in options.split(",") if "dir=/" not in option), flush=True)
+    mount(source, target, kind, flags, options)
+calls.mount = shown
 plan = pickle.load(open(sys.argv[1], "rb"))
 start = lambda found, _: Start(found.command.words, found.environment.fixed)
 sys.exit(launch.launch(plan, start_of=start, notify=print))
 """
     done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, "app\nbin\nbase\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "['index=off', 'redirect_dir=follow']\napp\nbin\nbase\n", "")
 
 
 def test_changes_of_a_writable_overlay_stay(base: Layer, overlay: Path, tmp_path: Path) -> None:

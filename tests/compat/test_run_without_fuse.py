@@ -124,3 +124,37 @@ def test_a_directory_is_written_to_itself(box: Path) -> None:
         code, out, err = sifkit(USER, box, "exec", "-w", "mine", "sh", "-c", f"touch /app/{name}; ls -d $HOME")
         assert (code, out) == (0, f"{box}\n") and (box / f"mine/app/{name}").exists(), err
     assert not (box / "box/app/one").exists()
+    pair = box / "pair"
+    for name in ("up", "wk", "other"):
+        (pair / name).mkdir(parents=True)
+        os.chown(pair / name, USER, USER)
+    (box / "mine/sub").mkdir()
+    mounted = [box / "mine/sub", pair / "other"]
+    for point in mounted:
+        run("mount", "-t", "tmpfs", "-o", "mode=777", "none", point)
+    try:
+        (mounted[0] / "file").touch()
+        for sifkit in (run_sifkit, run_without_fuse):
+            assert sifkit(USER, box, "exec", "mine", "ls", "/sub") == (0, "file\n", "")
+            code, out, _ = sifkit(USER, box, "exec", "--writable-tmpfs", "mine", "sh", "-c", "rm /sub/file; ls -A /sub; id -u")
+            assert (code, out) == (0, f"{USER}\n")
+        assert run_sifkit(USER, box, "exec", "-o", "pair/up:pair/wk:rw", "box", "touch", "/new") == (0, "", "")
+        assert (pair / "up/new").exists()
+        code, _, err = run_sifkit(USER, box, "exec", "-o", "pair/up:pair/other:rw", "box", "id")
+        assert code == 255 and "are on different filesystems" in err
+    finally:
+        for point in mounted:
+            run("umount", point)
+
+
+def test_a_layer_that_another_user_has_written_to_is_only_read(box: Path) -> None:
+    """Overlayfs could not empty the directory of root that is left in work/, and would be read-only without a word."""
+    other = box / "other"
+    (other / "upper/app").mkdir(parents=True)
+    (other / "upper/app/message.txt").write_text("other\n")
+    (other / "work/work").mkdir(parents=True)
+    for path in (other, other / "upper", other / "work"):
+        os.chown(path, USER, USER)
+    note = "sifkit exec: warning: other is not writable for you and is only read\n"
+    words = ("exec", "-o", "other", "box", "cat", "/app/message.txt")
+    assert run_sifkit(USER, box, *words) == (0, "other\n", note)

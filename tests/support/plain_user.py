@@ -8,11 +8,13 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from fcntl import ioctl
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from termios import TIOCSCTTY
 
 from .tools import missing
 
@@ -38,8 +40,20 @@ def user_directory(uid: int) -> Iterator[Path]:
         yield found
 
 
-def start_sifkit(uid: int, directory: Path, *words: str, **variables: str) -> subprocess.Popen[bytes]:
-    """Start ``sifkit WORDS`` as a user, in a directory that is his home, too. ``variables``: of his environment."""
+def start_sifkit(
+    uid: int, directory: Path, *words: str, terminal: int | None = None, closed: Sequence[int] = (), **variables: str
+) -> subprocess.Popen[bytes]:
+    """Start ``sifkit WORDS`` as a user, in a directory that is his home, too. ``variables``: of his environment.
+
+    ``terminal``: it is the process's own, and its input and output. ``closed``: descriptors that are closed at the start.
+    """
+
+    def prepare() -> None:
+        if terminal is not None:
+            ioctl(0, TIOCSCTTY, 0)
+        for number in closed:
+            os.close(number)
+
     program, path = program_for(uid)
     environment = {
         "PATH": "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
@@ -52,12 +66,14 @@ def start_sifkit(uid: int, directory: Path, *words: str, **variables: str) -> su
         [program, "-m", "sifkit", *words],
         cwd=directory,
         env=environment,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        stdin=subprocess.PIPE if terminal is None else terminal,
+        stdout=subprocess.PIPE if terminal is None else terminal,
+        stderr=subprocess.PIPE if terminal is None else terminal,
         user=uid,
         group=uid,
         extra_groups=[],
+        start_new_session=terminal is not None,
+        preexec_fn=prepare,  # noqa: PLW1509 - tests have a single thread here
     )
 
 

@@ -10,9 +10,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sifkit.errors import SifkitError
-from sifkit.runtime.container_process import Start
 from sifkit.runtime.launch import launch
-from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan, Upper, Way
+from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan, Start, Upper, Way
 from sifkit.runtime.sys import set_dumpable
 
 __all__ = ["host_programs", "plan_of", "run_plan", "start_plan"]
@@ -102,7 +101,7 @@ def _drop(uid: int, way: Way) -> None:
     import sifkit.runtime.served_layers
     import sifkit.runtime.unpacked_layers
     import sifkit.vfs.extracting
-    import sifkit.vfs.usage
+    import sifkit.vfs.walk
 
     if way in ("user", "view"):
         import ext3.fsck.checking

@@ -24,7 +24,7 @@ from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
 from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
-from .overlay_marks import OPAQUE, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
+from .overlay_marks import OPAQUE, mark_value, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
 from .work_files import WorkFiles
 
@@ -211,7 +211,7 @@ class Ext3Backend:
     def xattr(self, node: int, name: bytes, /) -> bytes | None:
         if name == OPAQUE:
             return opaque_value(self.filesystem, self._marked(node))
-        return self.filesystem.xattr(self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
+        return mark_value(self.filesystem, self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
         found = self.filesystem.xattrs(self._marked(node))
@@ -296,7 +296,7 @@ class Ext3Backend:
 
     def _has_room(self, blocks: int) -> bool:
         """Return whether so many blocks of content, and those that point to them, leave what must stay free."""
-        return self.filesystem.superblock.free_blocks - blocks - blocks // 256 - POINTER_BLOCKS >= self._kept
+        return self.filesystem.free_counts[0] - blocks - blocks // 256 - POINTER_BLOCKS >= self._kept
 
     def _check_room(self, above: int, blocks: int = NAME_BLOCKS, *, is_mark: bool = False) -> None:
         """Raise OSError (ENOSPC) if a new file in directory ``above`` takes what must stay free. ``is_mark``: a whiteout."""
@@ -305,9 +305,9 @@ class Ext3Backend:
         if self._mount_files and above in self._working:
             self._mount_files -= 1
             return
-        found = self.filesystem.superblock
+        free_blocks, free_inodes = self.filesystem.free_counts
         kept, kept_inodes = (WORK_BLOCKS, WORK_INODES) if is_mark else (self._kept, self._kept_inodes)
-        if found.free_blocks - blocks < min(kept, self._kept) or found.free_inodes <= min(kept_inodes, self._kept_inodes):
+        if free_blocks - blocks < min(kept, self._kept) or free_inodes <= min(kept_inodes, self._kept_inodes):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:

@@ -18,21 +18,25 @@ from ext3.edit.filesystem import WritableFilesystem
 from ...vfs.whiteouts import (
     FUSE_LEFTOVER,
     FUSE_OPAQUE_XATTR,
+    METACOPY_XATTRS,
     OPAQUE_WHITEOUT,
     OPAQUE_XATTRS,
+    REDIRECT_XATTRS,
     has_whiteout_prefix,
     is_opaque,
     marks_removed_file,
     whited_out_name,
 )
 
-__all__ = ["OPAQUE", "opaque_value", "remove_opaque", "replace_marks", "set_opaque", "shown_xattrs"]
+__all__ = ["OPAQUE", "mark_value", "opaque_value", "remove_opaque", "replace_marks", "set_opaque", "shown_xattrs"]
 
 OPAQUE = b"user.overlay.opaque"
 """Name under which an opaque mark is shown."""
 _HIDDEN = b"trusted.overlay."
 _STORED = (*OPAQUE_XATTRS, FUSE_OPAQUE_XATTR)
 YES = b"y"
+_OF_ROOT = {of_user: of_root for of_root, of_user in (METACOPY_XATTRS, REDIRECT_XATTRS)}
+"""Marks that the kernel looks for and does not follow here, with those that root's overlayfs stores."""
 
 
 def shown_xattrs(stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
@@ -49,6 +53,14 @@ def opaque_value(filesystem: WritableFilesystem, ino: int) -> bytes | None:
     """Return the value of the opaque mark as it is shown; None if there is none."""
     found = [filesystem.xattr(ino, name) for name in _STORED]
     return YES if YES in found else filesystem.xattr(ino, OPAQUE)
+
+
+def mark_value(filesystem: WritableFilesystem, ino: int, name: bytes) -> bytes | None:
+    """Return the value of an xattr, or of root's mark of the same meaning: then the kernel refuses the file, and says so."""
+    found = filesystem.xattr(ino, name)
+    if found is None and name in _OF_ROOT:
+        return filesystem.xattr(ino, _OF_ROOT[name])
+    return found
 
 
 def set_opaque(filesystem: WritableFilesystem, ino: int, value: bytes) -> None:

@@ -35,7 +35,7 @@ from .protocol import (
     Opcode,
 )
 
-__all__ = ["WANTED", "Reply", "Server", "packed_attributes"]
+__all__ = ["SECOND", "WANTED", "Reply", "Server", "packed_attributes"]
 
 MAX_PAGES = 256
 MAX_WRITE = MAX_PAGES * 4096

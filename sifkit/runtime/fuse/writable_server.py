@@ -26,11 +26,12 @@ from .protocol import (
     SETATTR_IN,
     InitFlag,
     Opcode,
+    OpenFlag,
     SetAttribute,
     decode_device,
 )
 from .removed_names import METACOPY, NAMELESS, WHITEOUT, RemovedNames
-from .server import CHANGES, WANTED, Reply, Server, packed_attributes
+from .server import CHANGES, SECOND, WANTED, Reply, Server, packed_attributes
 
 __all__ = ["FULL", "FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
 
@@ -40,7 +41,6 @@ RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT = 1, 2, 4
 XATTR_CREATE, XATTR_REPLACE = 1, 2
 WRITE_CACHE, WRITE_KILL_SUIDGID = 1, 4
 """The first: changed pages of a mapped file, of which the kernel takes all as written but for an error."""
-KEEP_CACHE = 2
 SET_ID = 0o6000
 NOT_OTHERS = frozenset({Opcode.LOOKUP, Opcode.GETXATTR, Opcode.FORGET, Opcode.BATCH_FORGET})
 """Requests that may follow a lookup of a removed name without being another matter; see ``removed_names``."""
@@ -52,7 +52,6 @@ FULL: dict[int, Literal["bytes", "inodes"]] = {FULL_OF_BYTES: "bytes", FULL_OF_I
 """What it had none left of."""
 FEW_BLOCKS = 16
 """Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
-SECOND = 1_000_000_000
 
 
 class WritableServer(Server):
@@ -267,7 +266,7 @@ class WritableServer(Server):
         return self._opened(found)
 
     def _opened(self, found: Entry) -> Reply:
-        return self._pack_entry(found), OPEN_OUT.packer.pack(0, KEEP_CACHE, 0)
+        return self._pack_entry(found), OPEN_OUT.packer.pack(0, OpenFlag.KEEP_CACHE, 0)
 
     def _entry(self, found: Entry) -> Reply:
         return (self._pack_entry(found),)

@@ -27,8 +27,12 @@ def test_groups_without_a_name_are_left_out(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(os, "getgroups", lambda: [27, 999, 1000])
     monkeypatch.setattr(os, "getegid", lambda: 1000)
     monkeypatch.setattr(grp, "getgrgid", group_of)
+    monkeypatch.setattr(
+        pwd, "getpwuid", lambda number: pwd.struct_passwd(("me", "x", number, 1000, "Me", "/home/me", "/bin/zsh"))
+    )
     found = current_caller({})
     assert found.group == "alice" and found.groups == ((27, "sudo"), (1000, "alice"))
+    assert (found.name, found.gecos, found.home, found.shell) == ("me", "Me", "/home/me", "/bin/zsh")
 
 
 def test_a_user_whom_no_database_knows(monkeypatch: pytest.MonkeyPatch) -> None:

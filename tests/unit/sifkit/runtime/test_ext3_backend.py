@@ -98,6 +98,16 @@ def test_marks_of_fuse_overlayfs_become_those_of_the_kernel(image: Path) -> None
         assert (gone.mode, gone.major, gone.minor) == (S_IFCHR, 0, 0)
 
 
+def test_what_root_moved_is_shown_to_a_kernel_that_asks(image: Path) -> None:
+    """It refuses these files then, and does not show them without their content."""
+    with ext3.Filesystem.open(image, "r+") as filesystem:
+        filesystem.set_xattr("/upper", b"trusted.overlay.redirect", b"/old")
+    with opened(image) as backend:
+        upper = node_of(backend, "upper")
+        assert backend.xattr(upper, b"user.overlay.redirect") == b"/old" and backend.xattrs(upper) == {}
+        assert backend.xattr(upper, b"user.overlay.metacopy") is None
+
+
 def test_an_opaque_mark_of_root_is_shown_and_removed(image: Path) -> None:
     with ext3.Filesystem.open(image, "r+") as filesystem:
         filesystem.set_xattr("/upper", TRUSTED, b"y")

@@ -64,6 +64,18 @@ def test_directories_by_their_filesystem(tmp_path: Path, monkeypatch: pytest.Mon
     assert read.read_only
 
 
+def test_mounts_in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert host_filesystems.has_mounts("/") and not host_filesystems.has_mounts(str(tmp_path))
+    table = tmp_path / "mountinfo"
+    table.write_text(
+        "22 1 8:1 / / rw - ext4 /dev/sda1 rw\n23 22 0:5 / /a\\040b/c rw - tmpfs none rw\n24 22 0:6 / /ab rw - tmpfs x rw\n"
+    )
+    monkeypatch.setattr(host_filesystems, "MOUNTS", str(table))
+    assert [path for path in ("/", "/a b", "/a", "/a b/c", "/ab") if host_filesystems.has_mounts(path)] == ["/", "/a b"]
+    table.unlink()
+    assert not host_filesystems.has_mounts("/")
+
+
 def test_the_kernel_is_asked(tmp_path: Path) -> None:
     assert sys.filesystem_magic("/proc") == 0x9FA0
     assert host_filesystems.no_upper_filesystem(str(tmp_path)) == ""

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.image_facts import overlay_facts
+from sifkit.runtime.image_facts import image_facts, overlay_facts
 from sifkit.runtime.overlay_arguments import RunOverlay
 
 
@@ -45,3 +45,11 @@ def test_two_directories_are_read_where_they_cannot_be_written_to(tmp_path: Path
     unwritable.add("a")
     found = overlay_facts(given)
     assert not found.is_writable and [(one.path, one.subdirectory) for one in found.layers] == [(str(tmp_path / "a"), "")]
+
+
+def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid
+    for caller, wanted in ((owner, False), (owner + 1, True), (0, False)):
+        monkeypatch.setattr(os, "geteuid", lambda caller=caller: caller)
+        assert image_facts(str(tmp_path)).root.is_foreign == wanted
+        assert overlay_facts(RunOverlay(str(tmp_path), read_only=True)).layers[0].is_foreign == wanted

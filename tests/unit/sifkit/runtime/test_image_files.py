@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, nullcontext
 from pathlib import Path
+from threading import Timer
 
 import pytest
 
+from ext3.edit.filesystem import WritableFilesystem
 from sifkit.atomic import lock_range
 from sifkit.errors import ImageInUseError
 from sifkit.in_use import LockHolder
@@ -24,7 +26,8 @@ Opener = Callable[[ImageFiles], object]
 
 
 @pytest.fixture
-def image(tmp_path: Path) -> Path:
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setattr("sifkit.runtime.image_files.END_SECONDS", 0)
     found = tmp_path / "a.img"
     run("mke2fs", "-q", "-F", "-t", "ext3", found, "4M")
     return found
@@ -95,6 +98,26 @@ def test_fuse2fs_opens_for_writing_what_it_shows_read_only(image: Path, monkeypa
     assert not notes
 
 
+def test_runs_that_find_a_journal_wait_for_the_one_that_replays_it(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run("debugfs", "-w", "-R", "feature needs_recovery", image)
+    image.chmod(0o444)
+    ways = openers(image, None)
+    for is_served in (False, True):
+        servers = [LockHolder(1, "fuse2fs", "write")] if is_served else []
+        monkeypatch.setattr("sifkit.in_use.fuse_servers", lambda found, servers=servers: iter(servers))
+        file = image.open("r+b")
+        lock_range(file.fileno(), write=True)
+        other = Timer(0.3, file.close)
+        other.start()
+        with closing(ImageFiles(print)) as images:
+            if is_served:
+                with pytest.raises(ImageInUseError):
+                    ways["read"](images)
+            else:
+                ways["read"](images)
+        other.join()
+
+
 def test_an_image_that_is_replaced_while_it_is_opened(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The lock is on the file that has the name."""
     other = image.with_name("b.img")
@@ -118,3 +141,29 @@ def test_a_partition_that_moved_before_the_lock(tmp_path: Path, image: Path) -> 
     sif = sif_of(tmp_path / "a.sif", None, image)
     with closing(ImageFiles(print)) as images, pytest.raises(LaunchError, match="changed by another process"):
         openers(sif, 4096)["write"](images)
+
+
+def test_large_images_are_not_searched_for_what_was_moved(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A plain user's kernel finds it by itself; root's searches for other marks as well."""
+    with WritableFilesystem.open_for_changes(image) as fs:
+        fs.mkdir("/upper")
+        fs.mkdir("/upper/moved")
+        fs.set_xattr("/upper/moved", b"trusted.overlay.redirect", b"/app")
+    upper = Upper(kind="image", path=str(image))
+    for most, for_kernel, is_refused in ((2_000_000, False, True), (100, False, False), (100, True, True)):
+        monkeypatch.setattr("sifkit.runtime.image_files.MOST_INODES", most)
+        with closing(ImageFiles(print)) as images, pytest.raises(LaunchError) if is_refused else nullcontext():
+            images.open([], upper, for_kernel=for_kernel)
+
+
+def test_without_locks_a_journal_is_not_replayed_for_reading(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another node may be writing to the image, where nobody can see it."""
+    monkeypatch.setattr("sifkit.atomic.lock_range", lambda *_, **__: False)
+    run("debugfs", "-w", "-R", "feature needs_recovery", image)
+    ways, notes, raw = openers(image, None), list[str](), image.read_bytes()
+    with closing(ImageFiles(notes.append)) as images:
+        assert ways["read"](images) is True
+    assert image.read_bytes() == raw and not notes
+    with closing(ImageFiles(notes.append)) as images:
+        ways["write"](images)
+    assert len(notes) == 1 and "has no file locks" in notes[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -10,6 +10,7 @@ import pytest
 from sifkit.errors import FormatError, SifkitError, UsageError
 from sifkit.runtime.cache_path import cache_path
 from sifkit.runtime.config import SiteConfig
+from sifkit.runtime.directory_layers import merged_count
 from sifkit.runtime.layer_plan import NoWayError
 from sifkit.runtime.options import RunOptions
 from sifkit.runtime.plan import gpu_makers, plan_run
@@ -260,12 +261,33 @@ def test_ways_of_a_directory(host: Host, options: dict[str, Any], way: str, join
     assert (plan.way, plan.joins_directories, plan.notes) == (way, joins, ())
 
 
+def test_a_directory_with_mounts_is_no_layer_of_overlayfs() -> None:
+    root = Layer(path="/d", kind="directory", has_mounts=True)
+    image = ImageFacts(path="/d", kind="directory", root=root)
+    plan = planned(image=image)
+    assert (plan.way, plan.joins_directories) == ("directory", False)
+    assert planned(image=image, writable_tmpfs=True).way == "user"
+    assert planned(image=image, host=Host(fuse=NO), writable_tmpfs=True).way == "unpacked"
+    assert planned(image=image, host=ROOT).joins_directories
+
+
+def test_a_directory_of_another_user_is_served_where_something_is_written_to() -> None:
+    image = ImageFacts(path="/d", kind="directory", root=Layer(path="/d", kind="directory", is_foreign=True))
+    assert planned(image=image).way == "directory"
+    assert planned(image=image, writable_tmpfs=True).way == planned(overlay("a.img"), image=image).way == "user"
+    assert planned(image=image, writable_tmpfs=True, host=Host(fuse=NO)).way == "directory"
+    own = image.root._replace(is_foreign=False)
+    assert merged_count([own]) == merged_count([image.root]) == merged_count([own], writes=True) == 0
+    assert merged_count([image.root], writes=True) == merged_count([image.root, own], writes=True) == 1
+    assert merged_count([BASE, image.root], writes=True) == 2 and merged_count([BASE, image.root]) == 1
+
+
 def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
     old = Host(tmpfs_upper=NO)
     (note,) = planned(host=old, writable_tmpfs=True).notes
     assert "a directory that is removed" in note and "it is broken" in note
     assert planned(overlay("a.img"), host=old).way == "user" and not planned(overlay("a.img"), host=old).notes
-    assert not planned(host=replace(ROOT, tmpfs_upper=NO), writable_tmpfs=True).notes
+    assert not planned(host=Host(is_root=True, loop=YES, tmpfs_upper=NO), writable_tmpfs=True).notes
 
 
 def test_the_cache_is_where_the_caller_wants_it() -> None:

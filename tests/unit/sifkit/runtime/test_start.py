@@ -12,9 +12,9 @@ import pytest
 
 from sifkit.errors import FormatError, UsageError
 from sifkit.runtime.environment import DEFAULT_PATH, EnvironmentRequest, parse_assignments, plan_environment
-from sifkit.runtime.run_plan import Command, ContainerEnvironment
+from sifkit.runtime.run_plan import Command, ContainerEnvironment, Start
 from sifkit.runtime.shell_words import apply_assignments, parse_environment_file
-from sifkit.runtime.start import ENVIRONMENT_DIRECTORY, ContainerFacts, Start, start_of
+from sifkit.runtime.start import ENVIRONMENT_DIRECTORY, ContainerFacts, start_of
 
 SCRIPTS = {
     "01-base.sh": "#!/bin/sh\n# nothing\n",

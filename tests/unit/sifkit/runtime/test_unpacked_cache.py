@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -63,10 +64,10 @@ def test_an_image_that_may_still_change_is_not_settled(tmp_path: Path, monkeypat
     assert image.is_settled()
 
 
-def tree_in(cache: UnpackedCache, key: str = KEY) -> str:
+def tree_in(cache: UnpackedCache, key: str = KEY, image: str = "image") -> str:
     with cache.locked(key, print), cache.new_tree(key) as place:
         os.makedirs(f"{place}/root/a/b")
-        return cache.add(place, CachedTree(key, "image", 5))
+        return cache.add(place, CachedTree(key, image, 5))
 
 
 def test_trees_are_there_when_they_are_complete(tmp_path: Path) -> None:
@@ -94,6 +95,22 @@ def test_trees_are_there_when_they_are_complete(tmp_path: Path) -> None:
         assert cache.find(KEY) is None
 
 
+def test_an_older_tree_of_an_image_is_removed_unless_it_is_used(tmp_path: Path) -> None:
+    cache = UnpackedCache(str(tmp_path / "cache"))
+    tree_in(cache, "one", "image")
+    tree_in(cache, "other", "other image")
+    with ExitStack() as run:
+        assert cache.use("one", run) == f"{cache.path}/trees/one/root"
+        assert cache.use("missing", run) is None
+        tree_in(cache, "two", "image")
+        assert sorted(tree.key for tree in cached_trees(cache.path)) == ["one", "other", "two"]
+    tree_in(cache, "three", "image")
+    assert sorted(tree.key for tree in cached_trees(cache.path)) == ["other", "three"]
+    assert not os.listdir(tmp_path / "cache/unfinished")
+    with ExitStack() as run:
+        assert cache.use("one", run) is None
+
+
 def test_unfinished_trees_of_the_living_are_kept(tmp_path: Path) -> None:
     cache = UnpackedCache(str(tmp_path / "cache"))
     with cache.locked(KEY, print), cache.new_tree(KEY) as place:
@@ -101,8 +118,12 @@ def test_unfinished_trees_of_the_living_are_kept(tmp_path: Path) -> None:
         assert os.path.isdir(place)
         with cache.locked("other", print):
             pass
-        os.mkdir(f"{cache.path}/unfinished/other.1")
+        with cache.locked("run-1", print):
+            pass
+        for name in ("other.1", "run-1.2"):
+            os.mkdir(f"{cache.path}/unfinished/{name}")
         cache.remove_unfinished()
+        assert sorted(os.listdir(f"{cache.path}/locks")) == [KEY, "other"]
         assert os.listdir(f"{cache.path}/unfinished") == [os.path.basename(place)]
 
 
