@@ -157,7 +157,7 @@ def _mount(target: bytes, file: str, mount: Mount, notify: Notify) -> None:
             make_source(source, mount.mode)
         sys.bind(source, target, flags=flags, recursive=mount.recursive)
     elif mount.kind == "proc":
-        _mount_proc(target, flags)
+        _mount_proc(target, flags, notify)
     elif mount.kind == "sysfs":
         _mount_sysfs(target, flags, notify)
     elif mount.kind == "tmpfs":
@@ -174,12 +174,13 @@ def make_source(path: str, mode: int) -> None:
         os.chmod(path, mode)
 
 
-def _mount_proc(target: bytes, flags: int) -> None:
+def _mount_proc(target: bytes, flags: int, notify: Notify) -> None:
     """Mount /proc: a new one, which needs the PID namespace to be ours, or the host's."""
     try:
         sys.mount("proc", target, "proc", flags)
     except PermissionError:
         sys.bind("/proc", target, recursive=True)
+        notify("/proc is the host's, with its process numbers: something mounted over parts of it forbids a new one")
 
 
 def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
