@@ -44,14 +44,15 @@ def run() -> NoReturn:
 
 
 def _open_standard_files() -> None:
-    """Open input, output and error output if the caller has closed them: no image or mount may get their numbers.
+    """Open /dev/null for input, output and error output that the caller has closed: no image or mount may get their numbers.
 
-    Programs that are started have them closed all the same.
+    The command of a container has them, too, as with Apptainer.
     """
     with suppress(OSError):  # no /dev/null, or no descriptor left
         fd = 0
         while fd <= LAST_STANDARD_FILE:
             fd = os.open(os.devnull, os.O_RDWR)  # the lowest number that is free
+            os.set_inheritable(fd, True)
         os.close(fd)
 
 

@@ -85,12 +85,13 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
     """Return the layers of a run. Raises UsageError for options that contradict each other, FormatError for what is missing."""
     options, image = request.options, request.image
     notes: list[str] = []
-    tmpfs = options.writable_tmpfs or (options.compat and not options.writable and not _writers(request.overlays, []))
+    asked = options.writable_tmpfs and not options.writable
+    tmpfs = asked or (options.compat and not options.writable and not _writers(request.overlays, []))
     if (request.overlays or tmpfs) and site.enable_overlay == "no":
-        what = "overlays" if request.overlays else "--writable-tmpfs" if options.writable_tmpfs else "--compat"
+        what = "overlays" if request.overlays else "--writable-tmpfs" if asked else "--compat"
         raise UsageError(f"this site does not allow {what}", hint=f"'enable overlay = no' in {show(site.path)}")
     if options.writable and options.writable_tmpfs:
-        raise UsageError("--writable and --writable-tmpfs exclude each other", hint="leave out one of them")
+        notes.append("--writable-tmpfs has no effect with --writable")
     if options.tmpfs_size and not tmpfs:
         raise UsageError("--tmpfs-size is for --writable-tmpfs", hint="add --writable-tmpfs, or leave it out")
     if options.writable and request.overlays:
@@ -104,7 +105,7 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
         raise UsageError(
             f"only one overlay can be written to, and there are {len(writers)}: {names}", hint="add :ro to the others"
         )
-    if writers and options.writable_tmpfs:
+    if writers and asked:
         hint = f"write --overlay {shell_quote(writers[0].name)}:ro, or leave out --writable-tmpfs"
         raise UsageError("--writable-tmpfs and an overlay that is written to exclude each other", hint=hint)
     layers = [image.root, *image.overlays]

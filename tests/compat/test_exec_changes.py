@@ -25,7 +25,7 @@ from tests.support.usr_container import BIND_PROGRAMS, write_usr_container
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
 LOAD = Path(file_load.__file__)
-PREPARED, STORMED = 100, 600
+PREPARED, STORMED = 100, 500
 PYTHON = "/usr/bin/python3"
 UIDS = pytest.mark.parametrize("uid", [0, USER], ids=["root", "user"])
 
@@ -188,7 +188,7 @@ END
 
 @UIDS
 def test_real_jobs(uid: int, base: Path, overlay: Path) -> None:
-    count = int(os.environ.get("SIFKIT_JOB_FILES", "1500"))
+    count = int(os.environ.get("SIFKIT_JOB_FILES", "1000"))
     inputs = base.with_name("in")
     inputs.mkdir(exist_ok=True)
     wheel, archive = write_wheel(inputs), write_archive(inputs, count)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from fcntl import ioctl
 from functools import cache
@@ -41,18 +41,15 @@ def user_directory(uid: int) -> Iterator[Path]:
 
 
 def start_sifkit(
-    uid: int, directory: Path, *words: str, terminal: int | None = None, closed: Sequence[int] = (), **variables: str
+    uid: int, directory: Path, *words: str, terminal: int | None = None, **variables: str
 ) -> subprocess.Popen[bytes]:
     """Start ``sifkit WORDS`` as a user, in a directory that is his home, too. ``variables``: of his environment.
 
-    ``terminal``: it is the process's own, and its input and output. ``closed``: descriptors that are closed at the start.
+    ``terminal``: it is the process's own, and its input and output.
     """
 
-    def prepare() -> None:
-        if terminal is not None:
-            ioctl(0, TIOCSCTTY, 0)
-        for number in closed:
-            os.close(number)
+    def take_terminal() -> None:
+        ioctl(0, TIOCSCTTY, 0)
 
     program, path = program_for(uid)
     environment = {
@@ -73,7 +70,7 @@ def start_sifkit(
         group=uid,
         extra_groups=[],
         start_new_session=terminal is not None,
-        preexec_fn=prepare,  # noqa: PLW1509 - tests have a single thread here
+        preexec_fn=None if terminal is None else take_terminal,  # noqa: PLW1509 - tests have a single thread here
     )
 
 

@@ -32,7 +32,6 @@ def run_or_report(
     console: Console, action: Literal["exec", "run", "shell"], image: str, words: tuple[str, ...], values: Mapping[str, Value]
 ) -> int:
     """Run a container as ``run_container`` does; an error is printed, and the exit code is 255."""
-    _open_standard_streams()
     try:
         return run_container(console, action, image, words, values)
     except (BrokenPipeError, KeyboardInterrupt):
@@ -48,15 +47,6 @@ def run_or_report(
 
         report(error, console)
         return FAILED
-
-
-def _open_standard_streams() -> None:
-    """Open /dev/null for those of stdin, stdout and stderr that are closed, so that no other file gets their numbers."""
-    for number in range(3):
-        try:
-            os.fstat(number)
-        except OSError:
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # the lowest free number
 
 
 def run_container(

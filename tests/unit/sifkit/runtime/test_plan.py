@@ -114,7 +114,9 @@ def test_the_overlay_in_the_image_is_read_or_written_to() -> None:
     plan = planned(image=WITH_OVERLAY)
     assert plan.layers == (BASE, EMBEDDED) and plan.upper is None and plan.way == "view"
     plan = planned(image=WITH_OVERLAY, writable=True)
-    assert plan.layers == (BASE,) and plan.upper == WITH_OVERLAY.uppers[0] and plan.way == "user"
+    assert plan.layers == (BASE,) and plan.upper == WITH_OVERLAY.uppers[0] and plan.way == "user" and not plan.notes
+    plan = planned(image=WITH_OVERLAY, writable=True, writable_tmpfs=True)
+    assert plan.upper == WITH_OVERLAY.uppers[0] and plan.notes == ("--writable-tmpfs has no effect with --writable",)
 
 
 def test_a_directory_is_written_to_itself() -> None:
@@ -150,7 +152,7 @@ def test_what_excludes_each_other() -> None:
     refused("only one overlay can be written to, and there are 2: a.img, b.img", a, b, hint="add :ro to the others")
     refused("--writable and --overlay exclude each other", a, writable=True)
     refused("--writable-tmpfs and an overlay that is written to", a, writable_tmpfs=True, hint="--overlay a.img:ro")
-    refused("--writable and --writable-tmpfs exclude", writable=True, writable_tmpfs=True)
+    refused("--tmpfs-size is for --writable-tmpfs", writable=True, writable_tmpfs=True, tmpfs_size="1G")
     refused("--tmpfs-size is for --writable-tmpfs", tmpfs_size="1G")
     refused("--tmpfs-size 1GB: GB can mean", writable_tmpfs=True, tmpfs_size="1GB")
     refused("--home and --no-home", home="/a", no_home=True)
