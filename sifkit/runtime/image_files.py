@@ -13,14 +13,17 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from typing import TYPE_CHECKING
 
 from ext3 import hostio
 
 from ..errors import ImageInUseError, SifkitError, human, shell_quote, show
 from .errors import LaunchError, failed_call
 from .ext3_state import read_state
-from .image_place import ImagePlace, replaced_note
 from .run_plan import Layer, Upper
+
+if TYPE_CHECKING:
+    from .image_place import ImagePlace
 
 __all__ = ["ImageFiles"]
 
@@ -95,6 +98,8 @@ class ImageFiles:
         with ExitStack() as replaying:
             was_dirty = self._replay(layer, replaying)
             fd = self._layers[layer] = self._open_for_reading(layer, was_dirty=was_dirty)
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(layer, fd)
         state = read_state(fd, layer.offset)
         if state.needs_check and not _is_served(fd):
@@ -139,6 +144,8 @@ class ImageFiles:
         stack.callback(os.close, fd)
         if not is_locked:  # another node may be writing to it
             return False
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
             from .preparation import prepare
@@ -157,6 +164,8 @@ class ImageFiles:
         fd, is_locked = self._open_locked(upper, write=True)
         if not is_locked:
             self.notify(f"{show(upper.path)}: its filesystem has no file locks; see to it that nobody else writes to it")
+        from .image_place import ImagePlace
+
         place = ImagePlace.of(upper, fd)
         self._upper = fd, place
         if not for_kernel:  # whose loop device has no such limit
@@ -213,6 +222,8 @@ class ImageFiles:
                 what = f"{show(upper.name)}: marks that fuse-overlayfs left cannot be replaced"
                 raise failed_call(what, error, hint="read it, with :ro, or let its owner run something in it") from error
             if is_changed:
+                from .image_place import replaced_note
+
                 self.notify(replaced_note(show(upper.name)))
 
     # Opening

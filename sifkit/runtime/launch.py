@@ -183,10 +183,13 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
 
 
 def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
-    from .directory_layers import merged_count
     from .served_layers import ServedLayers
 
-    merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
+    merged = len(plan.layers)
+    if any(layer.kind == "directory" for layer in plan.layers):
+        from .directory_layers import merged_count
+
+        merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
     inner = _inner_ids(plan)
     place, session = _user_session(plan)
     layers = ServedLayers(session, place, inner, images, notify)
