@@ -283,7 +283,8 @@ def test_a_start_reads_few_files(image):
 
     code = (
         "import sys; before = set(sys.modules); from sifkit.cli import main; main(['exec', '--dry-run', 'image.sif', 'ls']);"
-        "from sifkit.runtime import launch; from sifkit.runtime.container import container_facts; print(len(set(sys.modules) - before), file=sys.stderr)"
+        "from sifkit.runtime import launch; from sifkit.runtime.container import container_facts;"
+        "print(len(set(sys.modules) - before), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stderr.splitlines()[-1]) < 150
