@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from .read.path import Path
     from .scan.host_directory import ScanOptions, scan_directory
 
-__version__ = "0.5.0"
+__version__ = "0.6.0"
 
 __all__ = [
     "Ask",
@@ -179,12 +179,14 @@ _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
-
     if name in ("fsck", "resize"):
+        from importlib import import_module
+
         return import_module(f".{name}", __name__)
     if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_MODULE_OF[name], __name__), name)
     globals()[name] = value
     return value

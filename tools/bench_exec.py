@@ -1,6 +1,6 @@
 """Bench of `sifkit exec` against Apptainer: start-up in four modes as root and as a plain user, and work in an ext3 overlay.
 
-python tools/bench_exec.py [--user NAME] [--runs N] [--only start,work]
+python tools/bench_exec.py [--user NAME] [--runs N] [--only start,read,work]
 
 Run it as root where `apptainer`, `mksquashfs` and `ldd` are in the PATH. Both sides run in turn, whole processes, on the same
 container (a SIF with squashfs) and on images of the same kind. `--user`: who runs the plain user's half; he needs a home.
@@ -29,7 +29,7 @@ from benching import ROOT, SBIN, compile_packages
 
 ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 PROGRAMS = ("sh", "true", "cat")
-LOWER_FILES = 400
+LOWER_FILES, LARGE_BYTES = 400, 64 << 20
 MODES = {
     "no overlay": ((), 1.25),
     "ext3 overlay": (("--overlay", "{image}"), 2.0),
@@ -154,6 +154,8 @@ class Bench:
         shutil.copytree(standard / "encodings", root / "opt/python/lib" / version / "encodings", dirs_exist_ok=True)
         for number in range(LOWER_FILES):
             (root / f"data/file{number}").write_bytes(os.urandom(8192))
+        program = Path(os.path.realpath(sys.executable)).read_bytes()
+        (root / "data/large").write_bytes((program * (LARGE_BYTES // len(program) + 1))[:LARGE_BYTES])
         (root / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\n", encoding="ascii")
         (root / "etc/group").write_text("root:x:0:\n", encoding="ascii")
         subprocess.run(["chmod", "-R", "go+rX", root], check=True)
@@ -228,16 +230,29 @@ class Bench:
         options, target = MODES[mode]
         image = self.overlay(user)
         words = [option.format(image=image) for option in options]
+        return self._row(f"{user.name}: start, {mode}", user, words, ("true",), target)
+
+    def read_image(self, user: User) -> bool:
+        """Print the rows of reading the image itself; return whether the ratios are good."""
+        commands = {
+            "a file of 64 MiB": "cat /data/large >/dev/null",
+            f"{LOWER_FILES} small files": "cat /data/file* >/dev/null",
+        }
+        rows = [self._row(f"{user.name}: read {what}", user, (), ("sh", "-c", text), 1.25) for what, text in commands.items()]
+        return all(rows)
+
+    def _row(self, name: str, user: User, options: Sequence[str], command: Sequence[str], target: float) -> bool:
+        """Print the row of a whole process; return whether the ratio is good."""
         seconds: dict[str, list[float]] = {"apptainer": [], "sifkit": []}
         for number in range(self.runs + 1):
             for side, found in seconds.items():
-                value, _ = self.run(side, user, words, "true")
+                value, _ = self.run(side, user, options, *command)
                 if number:  # the first fills the caches
                     found.append(value)
         theirs, ours = (statistics.median(found) for found in seconds.values())
         good = ours <= target * theirs
         print(
-            f"| {user.name}: start, {mode} | {theirs * 1000:.0f} ms | {ours * 1000:.0f} ms | {ours / theirs:.2f}x"
+            f"| {name} | {theirs * 1000:.0f} ms | {ours * 1000:.0f} ms | {ours / theirs:.2f}x"
             f" | at most {target}x | {'yes' if good else 'NO'} |",
             flush=True,
         )
@@ -273,7 +288,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="bench_exec.py", description=__doc__.splitlines()[0])
     parser.add_argument("--user", default="nobody", help="plain user (default nobody)")
     parser.add_argument("--runs", type=int, default=15, help="rounds; the median counts (default 15)")
-    parser.add_argument("--only", default="start,work", help="parts, of start, work")
+    parser.add_argument("--only", default="start,read,work", help="parts, of start, read, work")
     parser.add_argument("--scratch", type=Path, help="directory that every user can reach (default /var/tmp)")
     options = parser.parse_args()
     for program in ("apptainer", "mksquashfs", "ldd"):
@@ -295,6 +310,8 @@ def main() -> int:
             for who in (root, user):
                 for mode in MODES:
                     good &= bench.start(who, mode)
+        if "read" in parts:
+            good &= bench.read_image(user)
         if "work" in parts:
             good &= bench.work(user)
     return 0 if good else 1

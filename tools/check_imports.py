@@ -66,12 +66,12 @@ HEAVY = ("numpy", "construct", "rich", "tqdm", "ext3", "zstandard")
 
 STARTED = (
     "sifkit.cli.support.running",
-    "sifkit.runtime.plan",
-    "sifkit.runtime.image_facts",
-    "sifkit.runtime.host",
+    "sifkit.runtime.planning.planner",
+    "sifkit.runtime.host.image_facts",
+    "sifkit.runtime.host.probing",
     "sifkit.runtime.launch",
-    "sifkit.runtime.kernel_layers",
-    "sifkit.runtime.served_layers",
+    "sifkit.runtime.layers.kernel_layers",
+    "sifkit.runtime.layers.served_layers",
     "sifkit.sif.descriptor_table",
 )
 """What a start of ``sifkit exec`` loads."""

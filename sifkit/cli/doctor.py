@@ -15,8 +15,8 @@ from .support.frame import verb
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ..runtime.host import Host, HostFact
-    from ..runtime.unpacked_cache import CachedTree
+    from ..runtime.host.probing import Host, HostFact
+    from ..runtime.layers.unpacked_cache import CachedTree
 
 __all__ = ["command"]
 
@@ -42,8 +42,8 @@ def command(
     """
     if not sys.platform.startswith("linux"):
         raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
-    from ..runtime.host import probe
-    from ..runtime.unpacked_cache import cached_trees
+    from ..runtime.host.probing import probe
+    from ..runtime.layers.unpacked_cache import cached_trees
 
     console.json |= json
     host = probe()
@@ -77,7 +77,7 @@ def _way(host: Host, *, writes: bool) -> str | None:
 
 def _cache_path() -> str:
     """Return the path of the cache of unpacked images."""
-    from ..runtime.cache_path import cache_path
+    from ..runtime.planning.cache_path import cache_path
 
     return cache_path(os.environ, home=os.path.expanduser("~"), cwd=os.getcwd())
 

@@ -14,18 +14,18 @@ from errno import EINVAL
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import sys
-from .container_facts import mounts_with_accounts
-from .container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
-from .container_process import run_in_container
+from .container.container_facts import mounts_with_accounts
+from .container.container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
+from .container.container_process import run_in_container
 from .errors import failed_call
-from .image_files import ImageFiles
-from .run_plan import Layer, RunPlan, Start
-from .session import Session, mount_session, unused_directory
+from .images.image_files import ImageFiles
+from .layers.session import Session, mount_session, unused_directory
+from .planning.run_plan import Layer, RunPlan, Start
 
 if TYPE_CHECKING:
-    from .kernel_layers import KernelLayers
-    from .served_layers import ServedLayers
-    from .unpacking import ProgressOf
+    from .layers.kernel_layers import KernelLayers
+    from .layers.served_layers import ServedLayers
+    from .layers.unpacking import ProgressOf
 
 __all__ = ["launch"]
 
@@ -78,12 +78,12 @@ def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
-    from .kernel_layers import KernelLayers
+    from .layers.kernel_layers import KernelLayers
 
     layers = KernelLayers(session.path, images, notify)
     if not needs_view:
         return _run_in_layers(plan, plan.layers, session, layers, start_of, notify)
-    from .served_layers import ServedLayers
+    from .layers.served_layers import ServedLayers
 
     served = ServedLayers(session, place, None, images, notify)
     try:
@@ -125,7 +125,7 @@ def _run_in_layers(
 
 def _underlay(plan: RunPlan, directory: str, point: str) -> str:
     """Return where a directory is with all mount points of a plan, without overlayfs."""
-    from .underlay import mount_underlay
+    from .layers.underlay import mount_underlay
 
     try:
         return point if mount_underlay(directory, point, plan.mounts) else directory
@@ -135,13 +135,13 @@ def _underlay(plan: RunPlan, directory: str, point: str) -> str:
 
 def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
     """Run in directories of the host; images are unpacked before, outside of all namespaces."""
-    from .unpacked_layers import UnpackedLayers
+    from .layers.unpacked_layers import UnpackedLayers
 
     unpacked = UnpackedLayers(plan.layers, plan.cache, notify, progress, joins=plan.joins_directories)
     try:
         parts = unpacked.directories()
         _, session = _user_session(plan, parts)
-        from .kernel_layers import KernelLayers
+        from .layers.kernel_layers import KernelLayers
 
         layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
         return _run_in_layers(plan, parts, session, layers, start_of, notify)
@@ -171,7 +171,7 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
         session = mount_session(place)
     else:
         _, session = _user_session(plan)
-    from .kernel_layers import KernelLayers
+    from .layers.kernel_layers import KernelLayers
 
     layers = KernelLayers(session.path, images, notify)
     try:
@@ -183,10 +183,13 @@ def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, n
 
 
 def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
-    from .directory_layers import merged_count
-    from .served_layers import ServedLayers
+    from .layers.served_layers import ServedLayers
 
-    merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
+    merged = len(plan.layers)
+    if any(layer.kind == "directory" for layer in plan.layers):
+        from .layers.directory_layers import merged_count
+
+        merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
     inner = _inner_ids(plan)
     place, session = _user_session(plan)
     layers = ServedLayers(session, place, inner, images, notify)
@@ -207,7 +210,7 @@ def _run_above_directories(
     plan: RunPlan, merged: int, session: Session, layers: ServedLayers, start_of: StartOf, notify: Notify
 ) -> int:
     """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
-    from .kernel_layers import KernelLayers, upper_directories
+    from .layers.kernel_layers import KernelLayers, upper_directories
 
     parts = list(plan.layers[merged:])
     if merged:
@@ -274,7 +277,7 @@ def _last_steps(plan: RunPlan, notify: Notify) -> Callable[[], None] | None:
         return sys.drop_capabilities
     if not plan.fakeroot:
         return None
-    from .seccomp import answer_as_root
+    from .container.seccomp import answer_as_root
 
     def steps() -> None:
         try:

@@ -202,11 +202,11 @@ _ALIASES = {"SourceError": "SIFSourceError", "Stamp": "SIFStamp", "TruncatedErro
 
 
 def __getattr__(name: str) -> object:
-    from importlib import import_module
-
     wanted = _ALIASES.get(name, name)
     if wanted not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
     value = getattr(import_module(_MODULE_OF[wanted], __name__), wanted)
     globals()[name] = value
     return value

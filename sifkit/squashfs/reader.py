@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from ext3 import hostio
 
@@ -23,7 +23,9 @@ from .schema import SYMLINK_INODE
 from .source import ByteSource, FileWindow
 from .superblock import read_superblock
 from .tables import Fragment, export_table, fragment_at, fragment_table, read_ids
-from .xattr_table import XattrTable
+
+if TYPE_CHECKING:
+    from .xattr_table import XattrTable
 
 __all__ = ["DEFAULT_CACHE_BYTES", "Reader"]
 
@@ -52,8 +54,12 @@ class Reader:
         ids = read_ids(self.metadata, found)
         self.fragments = fragment_table(self.metadata, found)
         """Table of fragments; see ``fragment``."""
-        self.xattr_table = XattrTable(self.metadata, found) if found.has_xattrs else None
+        self.xattr_table: XattrTable | None = None
         """Attributes; None in an image without any."""
+        if found.has_xattrs:
+            from .xattr_table import XattrTable
+
+            self.xattr_table = XattrTable(self.metadata, found)
         start, end = found.inode_table_start, found.directory_table_start
         self.inodes = InodeTable(
             MetadataTable(self.metadata, "table of inodes", start, end), ids, inodes=found.inodes, block_size=found.block_size

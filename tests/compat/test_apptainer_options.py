@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sifkit.runtime.options import options_for
+from sifkit.runtime.planning.options import options_for
 
 from ..support.tools import find, run
 

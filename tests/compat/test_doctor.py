@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.unpacked_cache import CachedTree, UnpackedCache
+from sifkit.runtime.layers.unpacked_cache import CachedTree, UnpackedCache
 from tests.support.tools import requires_root
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
@@ -44,7 +44,7 @@ def test_this_host_allows_everything() -> None:
 def test_a_server_that_dies_is_an_answer() -> None:
     lines = (
         "import os",
-        "from sifkit.runtime import host",
+        "from sifkit.runtime.host import probing as host",
         "from sifkit.runtime.fuse.server import Server",
         "Server._statfs = lambda *words: os._exit(3)",
         "host.Host.is_root = False",
@@ -57,7 +57,7 @@ def test_a_server_that_dies_is_an_answer() -> None:
 def test_directories_need_no_fuse() -> None:
     """It is tried only if it is asked for."""
     lines = (
-        "from sifkit.runtime import host",
+        "from sifkit.runtime.host import probing as host",
         "found = host.probe(fuse=False)",
         "assert found.user_mount.works and found.overlay.works and found.tmpfs_upper.works",
         "assert 'sifkit.runtime.fuse.mounting' not in sys.modules",
@@ -69,7 +69,7 @@ def test_directories_need_no_fuse() -> None:
 def test_the_upper_layer_of_the_probe_is_served_by_fuse() -> None:
     """A kernel that cannot use one is found out; layers of other kinds still work."""
     lines = (
-        "from sifkit.runtime import host",
+        "from sifkit.runtime.host import probing as host",
         "from sifkit.runtime.fuse.memory_backend import MemoryBackend",
         "MemoryBackend.rename = None",
         "found = host.probe()",
@@ -82,7 +82,7 @@ def test_the_upper_layer_of_the_probe_is_served_by_fuse() -> None:
 def test_memory_without_xattrs_forbids_nothing_else() -> None:
     """A removed directory that is made again is EIO there, as on Linux 5.11 to 6.5."""
     lines = (
-        "import os; from sifkit.runtime import host",
+        "import os; from sifkit.runtime.host import probing as host",
         "host._has_user_xattrs = lambda directory: False",
         "make = os.mkdir",
         "os.mkdir = lambda path, *words: os.stat(path + '/eio') if path.endswith('all/directory') else make(path, *words)",
@@ -91,6 +91,19 @@ def test_memory_without_xattrs_forbids_nothing_else() -> None:
     found = json.loads(doctor("; ".join(lines), "--json").stdout)
     works = {key: fact["works"] for key, fact in found["facts"].items()}
     assert works == {**dict.fromkeys(FACTS, True), "loop": False, "tmpfs_upper": False}
+    assert found["ways"] == {"read_only": "view", "writable": "user"}
+
+
+def test_root_of_a_user_namespace_without_usual_directories() -> None:
+    """As in a container that a plain user has started."""
+    lines = (
+        "from sifkit.runtime import sys as calls; from sifkit.runtime.host import probing as host",
+        "host.PLACES = host.PLACES[3:]",
+        "calls.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWNS)",
+        "calls.write_id_maps(0, 0, inner_uid=0, inner_gid=0)",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    assert {key: fact["works"] for key, fact in found["facts"].items()} == {**dict.fromkeys(FACTS, True), "loop": False}
     assert found["ways"] == {"read_only": "view", "writable": "user"}
 
 
@@ -122,7 +135,7 @@ def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:
     """A call that fails stands for a host that forbids it."""
     lines = (
-        "from sifkit.runtime import host, sys as calls",
+        "from sifkit.runtime import sys as calls; from sifkit.runtime.host import probing as host",
         "from sifkit.runtime.fuse import mounting",
         'exec(\'def refuse(*words, **named):\\n  raise PermissionError(1, "Operation not permitted", "probe")\')',
         f"{broken} = refuse",

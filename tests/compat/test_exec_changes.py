@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support import file_load
+from tests.support import file_calls, file_load
 from tests.support.plain_user import USER, run_sifkit, user_directory
 from tests.support.tools import assert_clean, requires_root
 from tests.support.usr_container import BIND_PROGRAMS, write_usr_container
@@ -208,3 +208,12 @@ def test_real_jobs(uid: int, base: Path, overlay: Path) -> None:
     )
     code, out, err = in_container(uid, overlay, install, "-B", f"{inputs}:/in")
     assert (code, out) == (0, "demo runs\n32\nbase.db\nlib\nsite\n"), err
+
+
+@UIDS
+def test_system_calls(uid: int, base: Path, overlay: Path) -> None:
+    program = base.with_name("file_calls.py")
+    program.write_bytes(Path(file_calls.__file__).read_bytes())
+    code, out, err = in_container(uid, overlay, f"{PYTHON} /calls.py /calls", "-B", f"{program}:/calls.py")
+    assert (code, out.splitlines()[-1:]) == (0, ["database"]), err
+    assert_clean(overlay)

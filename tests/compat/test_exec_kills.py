@@ -98,7 +98,7 @@ def attached(image: Path) -> bool:
 @pytest.mark.parametrize(
     ("uid", "kind", "victims"),
     [
-        (USER, "image", ("command", "root", "image", "launch", "job")),
+        (USER, "image", ("root", "image", "launch", "job")),
         (USER, "sif", ("all",)),
         (0, "image", ("launch", "job")),
         (0, "sif", ("all",)),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from sifkit.cli import main
-from sifkit.runtime.run_plan import Layer, Upper, Way
+from sifkit.runtime.planning.run_plan import Layer, Upper, Way
 from tests.support.containers import sif_of
 from tests.support.plan_runner import plan_of, run_plan
 from tests.support.squashfs_images import make_squashfs

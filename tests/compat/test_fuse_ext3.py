@@ -315,6 +315,23 @@ def test_pages_that_have_no_room_fail_when_they_are_synced(tmp_path: Path) -> No
         assert (mount.point / "mapped").read_bytes() == b"y" * (1 << 20)
 
 
+def test_the_end_of_the_largest_file(tmp_path: Path) -> None:
+    """As the kernel's ext3: what fits is written, the rest refused."""
+    image = new_image(tmp_path, "8M", "-b", "1024")
+    largest = 17_247_252_480
+    with writable_mount(image) as mount, open(mount.point / "file", "w+b", buffering=0) as file:
+        assert os.pwrite(file.fileno(), b"x" * 5000, (1 << 32) - 7) == 5000
+        assert os.pread(file.fileno(), 5010, (1 << 32) - 10) == bytes(3) + b"x" * 5000
+        assert os.pwrite(file.fileno(), b"y" * 8192, largest - 4096) == 4096
+        assert os.pread(file.fileno(), 9000, largest - 4096) == b"y" * 4096
+        assert error_of(lambda: os.pwrite(file.fileno(), b"z", largest)) == errno.EFBIG
+        assert error_of(lambda: os.ftruncate(file.fileno(), largest + 1)) == errno.EFBIG
+        assert os.fstat(file.fileno()).st_size == largest
+        os.ftruncate(file.fileno(), (1 << 32) + 2)
+        assert os.fstat(file.fileno()).st_blocks <= 22
+    check(image)
+
+
 def test_killed_at_any_moment(image: Path) -> None:
     """Whatever was synced is there, and the journal alone makes the image consistent."""
     chance = random.Random(11)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ext3.edit.filesystem import WritableFilesystem
-from sifkit.runtime.run_plan import Layer, RunPlan, Upper, Way
+from sifkit.runtime.planning.run_plan import Layer, RunPlan, Upper, Way
 from tests.support.containers import sif_of
 from tests.support.plan_runner import plan_of, run_plan
 from tests.support.squashfs_images import make_squashfs

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.run_plan import Layer, Mount, Upper
+from sifkit.runtime.planning.run_plan import Layer, Mount, Upper
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
 from tests.support.tools import assert_clean, require, requires_root, run
@@ -99,7 +99,7 @@ def test_a_host_without_a_root_to_change_and_with_other_defaults_of_overlayfs(ba
     program = """
 import errno, pickle, sys
 from sifkit.runtime import launch, sys as calls
-from sifkit.runtime.run_plan import Start
+from sifkit.runtime.planning.run_plan import Start
 def refuse(new_root, put_old):
     raise OSError(errno.EINVAL, "as in an initial ramdisk", "pivot_root")
 calls.pivot_root = refuse

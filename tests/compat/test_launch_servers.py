@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.run_plan import Layer, Upper
+from sifkit.runtime.planning.run_plan import Layer, Upper
 from tests.support.plan_runner import plan_of, start_plan
 from tests.support.squashfs_images import make_squashfs
 from tests.support.tools import assert_clean, requires_root, run

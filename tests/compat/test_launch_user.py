@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.run_plan import Layer, Mount, RunPlan, Upper
+from sifkit.runtime.planning.run_plan import Layer, Mount, RunPlan, Upper
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
 from tests.support.tools import assert_clean, kernel_mount, require, requires_root, run
@@ -216,3 +216,16 @@ def test_a_damaged_image_is_one_line(folder: Path) -> None:
     image.write_bytes(b"hsqs" + bytes(200))
     code, _, err = run_as_user(plan_of("view", ["true"], [Layer(path=str(image), kind="squashfs")]), folder)
     assert code == 255 and "bad.sqfs" in err and "Traceback" not in err
+    assert f"check it with: sifkit check {image}" in err
+
+
+def test_a_damaged_root_directory_is_one_line(folder: Path) -> None:
+    image = folder / "damaged.img"
+    run("mke2fs", "-q", "-t", "ext3", "-b", "1024", image, "4M")
+    raw = bytearray(image.read_bytes())
+    start = raw.index(b"lost+found") // 1024 * 1024
+    raw[start : start + 1024] = b"\xff" * 1024
+    image.write_bytes(raw)
+    # as root, in a user namespace all the same: another user may have no right to read this interpreter's numpy
+    code, _, err = run_plan(plan_of("view", ["true"], [Layer(path=str(image), kind="ext3")]), folder)
+    assert code == 255 and "the root of the container is damaged" in err and len(err.splitlines()) == 1

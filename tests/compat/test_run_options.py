@@ -53,6 +53,17 @@ def test_without_a_network_there_is_a_loopback_interface(way: tuple[str, ...]) -
     assert out == "lo\n0x9\n127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n/sys/fs/cgroup\n"
 
 
+def test_a_host_that_forbids_a_new_proc_and_sys() -> None:
+    """As in a container of Docker, which mounts something over parts of both."""
+    command = shlex.join([*SIFKIT, "exec", "-u", "-p", "--network", "none", "box", "ls", "/proc/self/status", "/sys/kernel"])
+    script = f"mount --bind /dev/null /proc/cpuinfo; mount -t tmpfs none /sys/kernel; {command}"
+    done = run("unshare", "-m", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script, cwd=Path.cwd())
+    assert done.stdout == b"/proc/self/status\n\n/sys/kernel:\n"
+    assert (
+        done.stderr.count(b"warning: ") == 2 and b"/proc is the host's" in done.stderr and b"/sys is the host's" in done.stderr
+    )
+
+
 @WAYS
 def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path: Path) -> None:
     for name in ("a", "b"):

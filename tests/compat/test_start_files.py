@@ -61,7 +61,12 @@ def test_few_files_are_opened(uid: int) -> None:
         done = subprocess.run(
             [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", image, "cat", "/etc/group"],
             cwd="/",
-            env={"PATH": "/usr/bin:/bin:/usr/sbin:/sbin", "HOME": str(directory), "PYTHONPATH": f"{path}:{foreign}"},
+            env={
+                "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+                "HOME": str(directory),
+                "LC_ALL": "C.UTF-8",
+                "PYTHONPATH": f"{path}:{foreign}",
+            },
             user=uid,
             group=uid,
             extra_groups=[],

@@ -48,9 +48,8 @@ def start_sifkit(
     ``terminal``: it is the process's own, and its input and output.
     """
 
-    def prepare() -> None:
-        if terminal is not None:
-            ioctl(0, TIOCSCTTY, 0)
+    def take_terminal() -> None:
+        ioctl(0, TIOCSCTTY, 0)
 
     program, path = program_for(uid)
     environment = {
@@ -71,7 +70,7 @@ def start_sifkit(
         group=uid,
         extra_groups=[],
         start_new_session=terminal is not None,
-        preexec_fn=prepare,  # noqa: PLW1509 - tests have a single thread here
+        preexec_fn=None if terminal is None else take_terminal,  # noqa: PLW1509 - tests have a single thread here
     )
 
 

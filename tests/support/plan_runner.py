@@ -11,7 +11,7 @@ from pathlib import Path
 
 from sifkit.errors import SifkitError
 from sifkit.runtime.launch import launch
-from sifkit.runtime.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan, Start, Upper, Way
+from sifkit.runtime.planning.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan, Start, Upper, Way
 from sifkit.runtime.sys import set_dumpable
 
 __all__ = ["host_programs", "plan_of", "run_plan", "start_plan"]
@@ -96,10 +96,10 @@ def _drop(uid: int, way: Way) -> None:
     import lzma
     import zlib
 
-    import sifkit.runtime.layer_marks
-    import sifkit.runtime.plain_tree
-    import sifkit.runtime.served_layers
-    import sifkit.runtime.unpacked_layers
+    import sifkit.runtime.images.layer_marks
+    import sifkit.runtime.layers.plain_tree
+    import sifkit.runtime.layers.served_layers
+    import sifkit.runtime.layers.unpacked_layers
     import sifkit.vfs.extracting
     import sifkit.vfs.walk
 

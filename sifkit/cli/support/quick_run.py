@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Literal
 from .console import Console
 
 if TYPE_CHECKING:
-    from ...runtime.options import RunOption, Value
+    from ...runtime.planning.options import RunOption, Value
 
 __all__ = ["PlainArguments", "parse_plain", "quick_run"]
 
@@ -60,7 +60,7 @@ def quick_run(args: Sequence[str], console: Console) -> int | None:
 
 def parse_plain(action: Action, args: Sequence[str]) -> PlainArguments | None:
     """Parse the arguments of a verb; return None for what needs typer's help or messages."""
-    from ...runtime.options import options_for
+    from ...runtime.planning.options import options_for
 
     names: dict[str, RunOption] = {}
     for option in options_for(action):

@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from ...errors import UsageError
-from ...runtime.options import RunOption, Value, options_for
+from ...runtime.planning.options import RunOption, Value, options_for
 from .console import Console
 from .failures import report, report_usage
 from .frame import VerbCommand, verb

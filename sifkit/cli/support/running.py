@@ -11,11 +11,11 @@ from ...errors import ImageInUseError, InputError, NotYetError, UsageError, huma
 from .console import Console
 
 if TYPE_CHECKING:
-    from ...runtime.config import SiteConfig
-    from ...runtime.options import RunOptions, Value
-    from ...runtime.overlay_arguments import RunOverlay
-    from ...runtime.request import RunRequest
-    from ...runtime.run_plan import RunPlan
+    from ...runtime.planning.config import SiteConfig
+    from ...runtime.planning.options import RunOptions, Value
+    from ...runtime.planning.overlay_arguments import RunOverlay
+    from ...runtime.planning.request import RunRequest
+    from ...runtime.planning.run_plan import RunPlan
     from .progress import Reporter
 
 __all__ = ["FAILED", "run_container", "run_or_report"]
@@ -55,10 +55,10 @@ def run_container(
     """Run a command in the container ``image``; return the exit code. ``values``: of the options, by their keys."""
     if not sys.platform.startswith("linux"):
         raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
-    from ...runtime.caller import load_site_config
-    from ...runtime.host import probe
-    from ...runtime.options import RunOptions, check_options, no_effect_notes, with_variables
-    from ...runtime.plan import plan_run
+    from ...runtime.host.caller import load_site_config
+    from ...runtime.host.probing import probe
+    from ...runtime.planning.options import RunOptions, check_options, no_effect_notes, with_variables
+    from ...runtime.planning.planner import plan_run
 
     found, notes = with_variables(values, os.environ, action)
     check_options(found, action)
@@ -76,7 +76,7 @@ def run_container(
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
     if options.dry_run:
-        from ...runtime.plan_text import plan_lines
+        from ...runtime.planning.plan_text import plan_lines
 
         for line in plan_lines(plan):
             console.line(line)
@@ -93,10 +93,10 @@ def _request(
     site: SiteConfig,
 ) -> RunRequest:
     """Gather the facts of a run."""
-    from ...runtime.caller import current_caller, emulated_architectures, read_host_mounts, read_resolv_conf
-    from ...runtime.image_facts import image_facts, kind_of, overlay_facts
-    from ...runtime.plan import gpu_makers
-    from ...runtime.request import GpuFiles, RunRequest
+    from ...runtime.host.caller import current_caller, emulated_architectures, read_host_mounts, read_resolv_conf
+    from ...runtime.host.image_facts import image_facts, kind_of, overlay_facts
+    from ...runtime.planning.planner import gpu_makers
+    from ...runtime.planning.request import GpuFiles, RunRequest
 
     found = image_facts(image)
     caller = current_caller(_inherited_variables(console))
@@ -104,12 +104,12 @@ def _request(
         caller = caller._replace(emulated=emulated_architectures())
     overlays: tuple[RunOverlay, ...] = ()
     if options.overlay:
-        from ...runtime.overlay_arguments import parse_run_overlays
+        from ...runtime.planning.overlay_arguments import parse_run_overlays
 
         overlays = parse_run_overlays(options.overlay, kind_of)
     gpus: tuple[GpuFiles, ...] = ()
     if makers := gpu_makers(options, site):
-        from ...runtime.gpu_files import find_gpu_files
+        from ...runtime.host.gpu_files import find_gpu_files
 
         gpus = tuple(find_gpu_files(maker, site.path, caller.environment.get("PATH", "")) for maker in makers)
     return RunRequest(
@@ -154,7 +154,7 @@ def _read_env_file(name: str) -> str:
 
 def _launched(console: Console, plan: RunPlan) -> int:
     """Carry out a plan; return the exit code of its command."""
-    from ...runtime.container_facts import start_in_container
+    from ...runtime.container.container_facts import start_in_container
     from ...runtime.launch import launch
 
     def progress() -> Reporter:

@@ -91,7 +91,7 @@ def partition_window(sif: SIF | DescriptorTable, fd: int, found: Descriptor, nam
 @contextmanager
 def _concerning(path: str) -> Iterator[None]:
     """Add the path to errors of the SIF library that name no file."""
-    from ...sif import SIFError
+    from ...sif.errors import SIFError
 
     try:
         yield
@@ -113,7 +113,8 @@ def select_partition(sif: SIF | DescriptorTable, wanted: str, path: str) -> Desc
 
     Raises UsageError for another word, ObjectNotFoundError, AmbiguousObjectError, FormatError for other objects.
     """
-    from ...sif import AmbiguousObjectError, DataType, ObjectNotFoundError
+    from ...sif.errors import AmbiguousObjectError, ObjectNotFoundError
+    from ...sif.format.types import DataType
 
     if wanted.isascii() and wanted.isdigit() and len(wanted) <= 10:
         found = sif.get(int(wanted))
@@ -145,7 +146,7 @@ def select_partition(sif: SIF | DescriptorTable, wanted: str, path: str) -> Desc
 
 def partition_at(name: str, offset: int) -> str:
     """Return the ID of the partition that begins at byte ``offset`` of the SIF ``name``. Raises FormatError if none does."""
-    from ...sif import DataType
+    from ...sif.format.types import DataType
     from ...sif.image import SIF
 
     with _concerning(name), SIF.open(name) as sif:
@@ -158,10 +159,11 @@ def partition_at(name: str, offset: int) -> str:
 
 def partition_format(sif: SIF | DescriptorTable, fd: int, found: Descriptor, path: str) -> Literal["ext3", "squashfs"]:
     """Return the filesystem of a partition, by its first bytes. Raises FormatError for another, TruncatedError."""
-    from ...sif import FSType, TruncatedError
+    from ...sif.errors import TruncatedSIFError
+    from ...sif.format.types import FSType
 
     if found.end > sif.file_size:
-        raise TruncatedError(
+        raise TruncatedSIFError(
             f"{show(path)}: object {found.id} ends at byte {found.end}, the file at {sif.file_size}", path=path
         )
     what = f"{show(path)}: object {found.id}"
@@ -189,7 +191,7 @@ def check_ext3_partition(sif: SIF | DescriptorTable, fd: int, found: Descriptor,
 
 def _unused_reasons(sif: SIF | DescriptorTable, found: Descriptor) -> tuple[str, ...]:
     """Return the reasons for which the runtimes would not use a partition as the overlay."""
-    from ...sif import PartType
+    from ...sif.format.types import PartType
 
     root = sif.primary
     if found.part_type != PartType.OVERLAY:

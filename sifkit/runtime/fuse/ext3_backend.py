@@ -20,6 +20,7 @@ from contextlib import suppress
 from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import NoSpaceError
+from ext3.format.indirect_blocks import file_limit
 from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
@@ -60,6 +61,7 @@ class Ext3Backend:
         """Recover the filesystem and open it. ``work``: path of the directory where overlayfs works. Raises Ext3Error."""
         self.filesystem = WritableFilesystem(FileDevice(fd, offset, size), late_checkpoint=True)
         self._block_size = self.filesystem.superblock.block_size
+        self._largest_file = file_limit(self._block_size)
         self._kept = max(KEPT_BLOCKS, self.filesystem.superblock.reserved_blocks)
         self._mount_files = MOUNT_FILES
         self._kept_inodes = min(KEPT_INODES, self.filesystem.superblock.inodes_count // KEPT_SHARE)
@@ -259,6 +261,8 @@ class Ext3Backend:
 
     def write(self, node: int, offset: int, data: memoryview, clears_set_id: bool, /) -> int:
         ino = self._inode(node)
+        if offset < self._largest_file:
+            data = data[: self._largest_file - offset]
         mode = self._mode_without_set_id(ino) if clears_set_id else None
         if mode is not None:
             self.filesystem.set_attributes(ino, mode=mode)

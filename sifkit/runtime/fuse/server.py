@@ -6,7 +6,6 @@ import errno
 import os
 import select
 import sys as python
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
@@ -280,6 +279,8 @@ class Server:
         if self._ranges[0] != node:
             self._ranges = node, self.backend.data_ranges(node)
         ranges = self._ranges[1]
+        from bisect import bisect_right
+
         index = bisect_right(ranges, offset, key=sum)  # the first range that ends after the offset
         start, length = ranges[index] if index < len(ranges) else (size, 0)
         if whence == SEEK_HOLE:

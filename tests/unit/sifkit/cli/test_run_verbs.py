@@ -10,7 +10,7 @@ import pytest
 
 from sifkit.cli import main
 from sifkit.cli.support.quick_run import parse_plain
-from sifkit.runtime.config import config_paths
+from sifkit.runtime.planning.config import config_paths
 
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
@@ -22,8 +22,8 @@ def image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for name in [name for name in os.environ if name.startswith(("APPTAINER", "SINGULARITY"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("sifkit.runtime.host.probe", lambda writes, fuse: _AnyHost())
-    monkeypatch.setattr("sifkit.runtime.caller.config_paths", lambda *words: ())
+    monkeypatch.setattr("sifkit.runtime.host.probing.probe", lambda writes, fuse: _AnyHost())
+    monkeypatch.setattr("sifkit.runtime.host.caller.config_paths", lambda *words: ())
     return tiny_sif(Path("image.sif"))
 
 
@@ -127,7 +127,7 @@ def test_variables_are_options(run, image, monkeypatch):
 
 def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
     monkeypatch.setattr(
-        "sifkit.runtime.caller.config_paths", lambda *words: [one for one in config_paths(*words) if one[:5] != "/etc/"]
+        "sifkit.runtime.host.caller.config_paths", lambda *words: [one for one in config_paths(*words) if one[:5] != "/etc/"]
     )
     site = Path("site")
     settings = site / os.uname().machine / "etc/apptainer"  # as in an installation without root
@@ -136,15 +136,19 @@ def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
     (site / "bin").mkdir()
     (site / "bin/apptainer").touch(0o755)
     monkeypatch.setenv("PATH", f"{site.absolute()}/bin:/usr/bin:/bin")
-    monkeypatch.setattr("sifkit.runtime.caller.MOUNTS", str(Path("mounts").absolute()))
+    monkeypatch.setattr("sifkit.runtime.host.caller.MOUNTS", str(Path("mounts").absolute()))
     Path("mounts").write_text("1 0 8:1 / / rw - ext4 x rw\n2 1 8:2 / /opt rw - ext4 y rw\n")
     lines, err = dry(run, "-p", "image.sif", "ls")
     assert "mount: /opt <- /opt" in lines and "mount: /mnt/e <- /etc" in lines
     assert "this site does not allow PID namespaces ('allow pid ns = no' in " in err
+    (settings / "apptainer.conf").unlink()
+    (settings / "apptainer.conf").mkdir()
+    code, _, err = run("exec", "image.sif", "ls")
+    assert code == 255 and "apptainer.conf cannot be read; tell the administrator" in err
 
 
 def test_the_caller_has_the_name_of_his_number_not_of_a_group(image, monkeypatch):
-    from sifkit.runtime import caller
+    from sifkit.runtime.host import caller
 
     monkeypatch.setattr(os, "getgroups", lambda: [0, 54321])
     monkeypatch.setattr(os, "geteuid", lambda: 4321)
@@ -155,7 +159,7 @@ def test_the_caller_has_the_name_of_his_number_not_of_a_group(image, monkeypatch
 
 
 def test_architectures_that_an_emulator_runs(run, image, monkeypatch):
-    from sifkit.runtime import caller
+    from sifkit.runtime.host import caller
 
     Path("binfmt").mkdir()
     for name, text in {
@@ -264,9 +268,9 @@ def test_facts_load_neither_numpy_nor_construct(image):
 
     code = (
         "import sys; from sifkit.cli import main; code = main(['exec', '--help']);"
-        "from sifkit.runtime.image_facts import image_facts, overlay_facts; image_facts('image.sif');"
-        "from sifkit.runtime.caller import current_caller; current_caller({});"
-        "from sifkit.runtime import plan, container_facts;"
+        "from sifkit.runtime.host.image_facts import image_facts, overlay_facts; image_facts('image.sif');"
+        "from sifkit.runtime.host.caller import current_caller; current_caller({});"
+        "from sifkit.runtime.planning import planner as plan; from sifkit.runtime.container import container_facts;"
         "print(code, sorted({'numpy', 'construct', 'rich'} & set(sys.modules)), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=os.environ)
@@ -279,7 +283,8 @@ def test_a_start_reads_few_files(image):
 
     code = (
         "import sys; before = set(sys.modules); from sifkit.cli import main; main(['exec', '--dry-run', 'image.sif', 'ls']);"
-        "from sifkit.runtime import launch, container_facts; print(len(set(sys.modules) - before), file=sys.stderr)"
+        "from sifkit.runtime import launch; from sifkit.runtime.container import container_facts;"
+        "print(len(set(sys.modules) - before), file=sys.stderr)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert int(done.stderr.splitlines()[-1]) < 150

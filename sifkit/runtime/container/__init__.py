@@ -1,0 +1,1 @@
+"""Root of a container: its mount points, mounts and accounts, and the command that runs in it."""

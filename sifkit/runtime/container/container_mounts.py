@@ -1,0 +1,254 @@
+"""Mounts of a plan below the root of a container: binds, proc, tmpfs and generated files, each at a path inside the root."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Callable, Iterable, Sequence
+
+from ...errors import show
+from .. import sys
+from ..errors import LaunchError, failed_call
+from ..planning.run_plan import Mount
+from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
+
+__all__ = [
+    "add_mount_points",
+    "enter_root",
+    "is_directory_mount",
+    "is_needed",
+    "mount_all",
+    "mounts_in_written_root",
+    "read_small_file",
+]
+
+SMALL_FILE_BYTES = 1 << 20
+HOME_BYTES = 1 << 20
+"""Size of a tmpfs that holds only the mount point of a home directory."""
+NO_PATH = "the container has no such path"
+Notify = Callable[[str], None]
+
+
+def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> bool:
+    """Create the targets that ``root`` has not in the empty directory ``layer``; return True if there are any."""
+    added = False
+    below = os.fsencode(root) if isinstance(root, str) else root
+    for mount in mounts:
+        if mount.make_target and mount.kind != "symlink" and is_needed(below, mount):
+            try:
+                is_directory = is_directory_mount(mount)
+                added |= add_mount_point(
+                    below,
+                    os.fsencode(layer),
+                    os.fsencode(mount.target),
+                    is_directory=is_directory,
+                    hides_link=mount.hides_link,
+                )
+            except OSError:
+                continue  # its mount will fail, and say why
+    return added
+
+
+def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> list[Mount]:
+    """Return the mounts for a root that is written to itself, in which no mount points are made, as Apptainer does.
+
+    Only binds that were asked for must succeed. A home directory that is missing is shown in memory mounted over the directory
+    above it, unless that is the root.
+    """
+    found: list[Mount] = []
+    for mount in mounts:
+        is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
+        if is_home and (above := _existing_above(root, home)):
+            found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES))
+        found.append(mount if mount.kind == "bind" else mount._replace(is_optional=True))
+    return found
+
+
+def _existing_above(root: str, path: str) -> str:
+    """Return the directory of a container in which a path is missing; an empty text if it is not, or that is the root."""
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(path))
+    except OSError:
+        return ""
+    return "/" + os.fsdecode(b"/".join(found.existing)) if found.missing and found.existing else ""
+
+
+def is_needed(root: bytes | Root, mount: Mount) -> bool:
+    """Return False for a mount of which the container has no use."""
+    if not mount.needs:
+        return True
+    try:
+        looked_into = root_at(root)
+        found = resolve_below(looked_into, os.fsencode(mount.needs))
+        return not found.missing and stat.S_ISDIR(looked_into.mode(found.existing))
+    except OSError:
+        return False
+
+
+def is_directory_mount(mount: Mount) -> bool:
+    """Return True if the target of a mount is a directory. Raises OSError."""
+    if mount.kind != "bind":
+        return True
+    if mount.content is not None or mount.edit:
+        return False
+    return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
+
+
+def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *, makes_missing: bool = False) -> None:
+    """Carry out ``mounts`` in order. ``files``: empty directory for generated files. Raises LaunchError.
+
+    ``makes_missing``: targets that a directory of the writable layer hides, which replaces that of the layers below, are made.
+    """
+    memory: list[bytes] = []
+    bound: list[bytes] = []
+    for number, mount in enumerate(mounts):
+        if not is_needed(os.fsencode(root), mount):
+            continue
+        try:
+            if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
+                continue  # in a layer above the mount points: what the user has chosen there
+            target = _target(root, mount, memory, bound, makes_missing=makes_missing)
+            _mount(target, f"{files}/{number}", mount, notify)
+            if mount.kind == "tmpfs":
+                memory.append(target)
+            elif mount.kind == "bind" and os.path.isdir(target):
+                bound.append(target)
+        except OSError as error:
+            if error.errno == errno.EUCLEAN:  # nothing else in it would work, either
+                raise failed_call("the root of the container is damaged", error, hint="see: sifkit check IMAGE") from error
+            source = mount.source or (mount.kind if mount.content is None else "a generated file")
+            what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
+            failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
+            if not mount.is_optional:
+                raise failed from error
+            notify(failed.message)
+
+
+def _hint(mount: Mount, error: OSError) -> str:
+    if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
+        return f"{show(mount.source)} does not exist on this host"
+    if error.errno == errno.ENOENT and error.strerror == NO_PATH:
+        return "mount points are not made in a directory that is written to: create it there"
+    return ""
+
+
+def _mount(target: bytes, file: str, mount: Mount, notify: Notify) -> None:
+    flags = sum(
+        flag
+        for wanted, flag in (
+            (mount.readonly, sys.MS_RDONLY),
+            (mount.nosuid, sys.MS_NOSUID),
+            (mount.nodev, sys.MS_NODEV),
+            (mount.noexec, sys.MS_NOEXEC),
+        )
+        if wanted
+    )
+    if mount.kind == "symlink":
+        os.symlink(mount.source, target)
+    elif mount.kind == "bind":
+        source = mount.source
+        if mount.content is not None:
+            source = file
+            with open(file, "xb") as output:
+                output.write(mount.content)
+            os.chmod(file, mount.mode & 0o666)
+        elif mount.make_source:
+            make_source(source, mount.mode)
+        sys.bind(source, target, flags=flags, recursive=mount.recursive)
+    elif mount.kind == "proc":
+        _mount_proc(target, flags, notify)
+    elif mount.kind == "sysfs":
+        _mount_sysfs(target, flags, notify)
+    elif mount.kind == "tmpfs":
+        size = "" if mount.size is None else f",size={mount.size}"
+        sys.mount("sifkit", target, "tmpfs", flags, f"mode={mount.mode:o}{size}")
+    else:
+        sys.mount(mount.kind, target, mount.kind, flags, mount.data or None)
+
+
+def make_source(path: str, mode: int) -> None:
+    """Make a directory of the host and those above it; one that exists keeps its mode."""
+    if not os.path.isdir(path):
+        os.makedirs(path)
+        os.chmod(path, mode)
+
+
+def _mount_proc(target: bytes, flags: int, notify: Notify) -> None:
+    """Mount /proc: a new one, which needs the PID namespace to be ours, or the host's."""
+    try:
+        sys.mount("proc", target, "proc", flags)
+    except PermissionError:
+        sys.bind("/proc", target, recursive=True)
+        notify("/proc is the host's, with its process numbers: something mounted over parts of it forbids a new one")
+
+
+def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
+    """Mount /sys of the own network, or the host's where something that the host mounts over its own forbids a new one."""
+    try:
+        sys.mount("sysfs", target, "sysfs", flags)
+    except PermissionError:
+        sys.bind("/sys", target, recursive=True)
+        notify("/sys is the host's: it lists network devices that the container does not have")
+
+
+def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[bytes], *, makes_missing: bool) -> bytes:
+    """Return where the target is on the host. One that is missing is made where that is allowed.
+
+    That is in memory mounted before it; in directories of the host bound before it, ``bound``, for what the user asks for, as
+    with Apptainer; elsewhere with ``makes_missing``.
+    """
+    found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
+    if mount.kind == "symlink" and len(found.missing) == 1:
+        return found.below(os.fsencode(root)) + b"/" + found.missing[0]
+    below = found.below(os.fsencode(root))
+    if not found.missing:
+        return below
+    is_made = not mount.is_optional if _is_in(below, bound) else makes_missing
+    if not is_made and not _is_in(below, memory):
+        raise OSError(errno.ENOENT, NO_PATH, mount.target)
+    is_directory = is_directory_mount(mount)
+    for name in found.missing if is_directory else found.missing[:-1]:
+        below += b"/" + name
+        os.mkdir(below, 0o755)
+    if not is_directory:
+        below += b"/" + found.missing[-1]
+        os.close(os.open(below, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    return below
+
+
+def _is_in(path: bytes, directories: Iterable[bytes]) -> bool:
+    return any(path == directory or path.startswith(directory + b"/") for directory in directories)
+
+
+def enter_root(root: str) -> None:
+    """Make ``root``, a mount, the root directory of this process, whose mount namespace is its own, and leave the old one."""
+    os.chdir(root)
+    try:
+        sys.pivot_root(".", ".")
+        sys.umount(".", sys.MNT_DETACH)
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        sys.mount(".", "/", None, sys.MS_MOVE)  # a host that runs from its initial ramdisk has no root to change
+        os.chroot(".")
+    os.chdir("/")
+
+
+def read_small_file(root: str, path: str) -> bytes | None:
+    """Return the content of a regular file of the container of at most 1 MiB, None if there is none. Raises LaunchError."""
+    try:
+        found = resolve_below(os.fsencode(root), os.fsencode(path))
+        if found.missing:
+            return None
+        fd = os.open(found.below(os.fsencode(root)), os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError:
+        return None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):  # open() refuses a directory in words of its own
+        os.close(fd)
+        return None
+    with open(fd, "rb") as file:
+        data = file.read(SMALL_FILE_BYTES + 1)
+    if len(data) > SMALL_FILE_BYTES:
+        raise LaunchError(f"{show(path)} in the container has more than 1 MiB")
+    return data

@@ -1,0 +1,324 @@
+"""Facts of the images of a run: their kinds, the layers in them, who owns them. Reads only heads of files, without numpy."""
+
+from __future__ import annotations
+
+import grp
+import os
+import pwd
+import stat
+from contextlib import suppress
+from typing import TYPE_CHECKING, Literal
+
+from ext3 import hostio
+
+from ...errors import FormatError, InputError, NotYetError, UsageError, shell_quote, show
+from ...overlay.images.image_format import image_kind
+from ..images.ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
+from ..planning.request import ImageFacts, OverlayFacts, PathKind
+from ..planning.run_plan import Layer, LayerKind, Upper
+
+if TYPE_CHECKING:
+    from ...sif import Descriptor
+    from ...sif.descriptor_table import DescriptorTable
+    from ..planning.overlay_arguments import RunOverlay
+
+__all__ = ["image_facts", "kind_of", "overlay_facts"]
+
+PULLED = ("docker://", "library://", "oras://", "shub://", "http://", "https://")
+"""Beginnings of images that Apptainer fetches."""
+BUILT = ("docker-daemon:", "docker-archive:", "oci:", "oci-archive:")
+"""Beginnings of images that Apptainer converts."""
+SIMILARITY = 0.8
+"""Least similarity of the name of a missing file and the suggested one, from 0 to 1."""
+TAR_MAGIC, TAR_MAGIC_OFFSET = b"ustar", 257
+
+
+def kind_of(path: str) -> PathKind:
+    """Return what a path of the host is, links followed."""
+    try:
+        return "directory" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
+    except (OSError, ValueError):
+        return "missing"
+
+
+def image_facts(name: str) -> ImageFacts:
+    """Return the facts of the image to run.
+
+    Raises NotYetError and UsageError for what is no file, OSError, FormatError, and the errors of the SIF library.
+    """
+    _reject_uri(name)
+    found = _found(name)
+    path = os.path.realpath(name) if stat.S_ISDIR(found.st_mode) else os.path.abspath(name)
+    owner, group = _names(found)
+    is_writable = os.access(path, os.W_OK)
+    if stat.S_ISDIR(found.st_mode):
+        from .host_filesystems import has_mounts
+
+        root = Layer(path=path, kind="directory", has_mounts=has_mounts(path), is_foreign=_is_foreign(found))
+        return ImageFacts(
+            path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
+        )
+    if image_kind(name) != "sif":
+        kind = _file_kind(name)
+        root = Layer(path=path, kind=kind)
+        real = os.path.realpath(path)
+        return ImageFacts(path=path, real_path=real, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
+    return _sif_facts(name, path, is_writable=is_writable, owner=owner, group=group)
+
+
+def _reject_uri(name: str) -> None:
+    """Raise for an image that is not a file of this host."""
+    if name.startswith("instance://"):
+        hint = f"for those of Apptainer: apptainer exec {shell_quote(name)} ..."
+        raise NotYetError(f"{show(name)}: instances are not supported in this release", hint=hint)
+    if not name.startswith((*PULLED, *BUILT)) or os.path.lexists(name):
+        return
+    verb, reason = ("pull", "fetched") if name.startswith(PULLED) else ("build", "converted")
+    hint = f"first: apptainer {verb} {shell_quote(_file_name(name))} {shell_quote(name)}"
+    raise UsageError(f"{show(name)}: images are not {reason} here", hint=hint)
+
+
+def _file_name(uri: str) -> str:
+    """Return a name for the file of an image: ``ubuntu.sif`` for ``docker://library/ubuntu:24.04``."""
+    last = uri.partition(":")[2].rstrip("/").rpartition("/")[2]
+    for separator in "?@:":
+        last = last.partition(separator)[0]
+    return (last.removesuffix(".sif").removesuffix(".tar") or "image") + ".sif"
+
+
+def _found(name: str, *, hint: str = "") -> os.stat_result:
+    """Return what is known of an image's file. Raises InputError if it is missing, and other OSErrors.
+
+    ``hint``: of that error, if there is no file with a similar name.
+    """
+    try:
+        return os.stat(name)
+    except FileNotFoundError as error:
+        directory, last = os.path.split(name)
+        with suppress(OSError):
+            from difflib import get_close_matches
+
+            names = {one.lower(): one for one in os.listdir(directory or ".")}
+            if near := get_close_matches(last.lower(), names, n=1, cutoff=SIMILARITY):
+                hint = f"did you mean {shell_quote(os.path.join(directory, names[near[0]]))}?"
+        raise InputError(f"{show(name)}: no such file or directory", path=name, error=error, hint=hint) from error
+
+
+def _is_foreign(found: os.stat_result) -> bool:
+    """Return True for the directory of another user than the caller, who is not root."""
+    return os.geteuid() not in (0, found.st_uid)
+
+
+def _names(found: os.stat_result) -> tuple[str, str]:
+    """Return the names of owner and group; numbers for those without."""
+    try:
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    except KeyError:
+        owner = str(found.st_uid)
+    try:
+        return owner, grp.getgrgid(found.st_gid).gr_name
+    except KeyError:
+        return owner, str(found.st_gid)
+
+
+def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
+    """Return the filesystem in a file. Raises FormatError for another."""
+    if image_kind(name) == "squashfs":
+        return "squashfs"
+    with open(name, "rb") as file:
+        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK.size)
+    if not is_ext3(head):
+        raise FormatError(f"{show(name)} {_other_kind(head)}", path=name, hint=_other_hint(head, name))
+    return "ext3"
+
+
+def _other_kind(head: bytes) -> str:
+    """Return what a file is that no container can be made of."""
+    if not head:
+        return "is empty"
+    if magic_of(head) == EXT_MAGIC:
+        return "is ext2 or ext4, not ext3"
+    if head[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
+        return "is an archive, not an image"
+    return "is no SIF, squashfs or ext3 image"
+
+
+def _other_hint(head: bytes, name: str) -> str:
+    if not head:
+        return "download or build it again"
+    if head[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
+        built = f"apptainer build {shell_quote(_file_name(f':{name}'))} {shell_quote(f'docker-archive:{name}')}"
+        return f"if 'docker save' has made it: {built}"
+    return f"look at it with: sifkit inspect {shell_quote(name)}"
+
+
+def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
+    from ...overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
+    from ...sif.format.types import Arch, FSType
+
+    with open_sif(name) as (sif, fd):
+        root = select_partition(sif, "root", name)
+        encrypted = root.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS)
+        kind: LayerKind = "squashfs" if encrypted else _partition_kind(sif, fd, root, name)
+        found = [(one, _partition_kind(sif, fd, one, name)) for one in overlays_of(sif, root)]
+        architecture = root.arch.word if isinstance(root.arch, Arch) and root.arch.word != Arch.UNKNOWN.word else ""
+        return ImageFacts(
+            path=path,
+            real_path=os.path.realpath(path),
+            kind="sif",
+            root=_partition_layer(path, root, kind),
+            overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
+            uppers=tuple(_partition_upper(path, one) for one, kind in found if kind == "ext3"),
+            unused_overlay=unused_overlay_of(sif),
+            architecture=architecture,
+            is_encrypted=encrypted,
+            is_writable=is_writable,
+            owner=owner,
+            group=group,
+        )
+
+
+def _partition_kind(sif: DescriptorTable, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
+    """Return the filesystem of a partition. Raises FormatError for another."""
+    from ...overlay.images.sif_partition import partition_format
+
+    head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK.size, found.size))
+    return "ext3" if is_ext3(head) else partition_format(sif, fd, found, name)
+
+
+def _partition_layer(path: str, found: Descriptor, kind: LayerKind) -> Layer:
+    return Layer(path=path, kind=kind, offset=found.offset, size=found.size, object_id=found.id)
+
+
+def _overlay_layer(path: str, found: Descriptor, kind: LayerKind) -> Layer:
+    return Layer(
+        path=path,
+        kind=kind,
+        offset=found.offset,
+        size=found.size,
+        object_id=found.id,
+        subdirectory="upper" if kind == "ext3" else "",
+        has_marks=True,
+    )
+
+
+def _partition_upper(path: str, found: Descriptor) -> Upper:
+    return Upper(kind="image", path=path, offset=found.offset, size=found.size, object_id=found.id)
+
+
+def overlay_facts(argument: RunOverlay) -> OverlayFacts:
+    """Return the facts of an overlay that is given. Raises as ``image_facts``."""
+    name = argument.path
+    found = _found(name, hint=f"create it with: sifkit overlay create --size 1G {shell_quote(name)}")
+    path = os.path.realpath(name)
+    owner, group = _names(found)
+    return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)
+
+
+def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> OverlayFacts:
+    """Return what an overlay adds. ``path``: of the file or directory, without symlinks; ``found``: what is known of it."""
+    name = argument.path
+    if stat.S_ISDIR(found.st_mode):
+        return _directory_facts(argument, path)
+    is_writable = os.access(path, os.W_OK)
+    if image_kind(name) == "sif":
+        return _sif_overlay_facts(argument, path, is_writable=is_writable)
+    kind = _file_kind(name)
+    if kind == "squashfs":
+        layer = Layer(path=path, kind=kind, has_marks=True)
+        return OverlayFacts(name=name, kind=kind, layers=(layer,), read_only=argument.read_only)
+    layer = Layer(path=path, kind=kind, subdirectory="upper", has_marks=True)
+    return OverlayFacts(
+        name=name,
+        kind=kind,
+        layers=(layer,),
+        upper=Upper(kind="image", path=path),
+        read_only=argument.read_only,
+        is_writable=is_writable,
+    )
+
+
+def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
+    from .host_filesystems import has_mounts, no_upper_filesystem
+
+    upper = Upper(kind="directory", path=path)
+    subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
+    if argument.work:
+        work = os.path.realpath(argument.work)
+        _check_work(argument, path, work)
+        above = os.path.commonpath([path, work])
+        upper = Upper(kind="directory", path=above, upper=os.path.relpath(path, above), work=os.path.relpath(work, above))
+    is_writable = _takes_changes(upper)
+    layer = Layer(
+        path=path,
+        kind="directory",
+        subdirectory=subdirectory,
+        has_marks=True,
+        has_mounts=has_mounts(path),
+        is_foreign=_is_foreign(os.stat(f"{path}/{subdirectory}")),
+    )
+    return OverlayFacts(
+        name=argument.path,
+        kind="directory",
+        layers=() if argument.work and is_writable else (layer,),
+        upper=upper,
+        read_only=argument.read_only,
+        is_writable=is_writable,
+        filesystem=no_upper_filesystem(path),
+    )
+
+
+def _takes_changes(upper: Upper) -> bool:
+    """Return True if the caller may write to both directories of a layer, or make those that are missing."""
+    for name in (upper.upper, upper.work):
+        path = f"{upper.path}/{name}"
+        if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
+            return False
+    try:  # overlayfs empties what it has made there the last time, which nobody else may
+        maker = os.lstat(f"{upper.path}/{upper.work}/work").st_uid
+    except OSError:
+        return True
+    return os.geteuid() in (0, maker)
+
+
+def _check_work(argument: RunOverlay, upper: str, work: str) -> None:
+    """Raise UsageError for directories that overlayfs does not join."""
+    name = f"--overlay {show(argument.path)}:{show(argument.work)}"
+    if upper == work or upper.startswith(f"{work}/") or work.startswith(f"{upper}/"):
+        raise UsageError(f"{name}: one directory is in the other", hint="upper and work are two directories side by side")
+    if os.stat(upper).st_dev != os.stat(work).st_dev or _mount_of(upper) != _mount_of(work):
+        raise UsageError(f"{name}: the directories are on different filesystems", hint="put them side by side")
+
+
+def _mount_of(path: str) -> str:
+    """Return the number of the mount that a path is in; an empty text without /proc."""
+    fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+    try:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+            return next((line for line in file if line.startswith("mnt_id:")), "")
+    except OSError:
+        return ""
+    finally:
+        os.close(fd)
+
+
+def _sif_overlay_facts(argument: RunOverlay, path: str, *, is_writable: bool) -> OverlayFacts:
+    from ...overlay.images.sif_partition import open_sif, overlays_of
+
+    name = argument.path
+    with open_sif(name) as (sif, fd):
+        root = sif.primary
+        overlays = sif.overlays if root is None else overlays_of(sif, root)
+        if not overlays:
+            hint = f"list its objects with: sifkit sif list {shell_quote(name)}"
+            raise FormatError(f"{show(name)} has no overlay", path=name, hint=hint)
+        found = [(one, _partition_kind(sif, fd, one, name)) for one in overlays]
+        uppers = [_partition_upper(path, one) for one, kind in found if kind == "ext3"]
+        return OverlayFacts(
+            name=name,
+            kind="sif",
+            layers=tuple(_overlay_layer(path, one, kind) for one, kind in found),
+            upper=uppers[-1] if uppers else None,
+            read_only=argument.read_only,
+            is_writable=is_writable,
+        )

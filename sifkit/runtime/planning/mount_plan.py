@@ -1,0 +1,368 @@
+"""Mounts of a run below the root of the container: the kernel's filesystems, directories of the host, binds. Pure.
+
+The order and the rules are Apptainer's (1.4.5, tried): dev, binds of the site, proc, sys, home, temporary and scratch
+directories, generated files, binds of the user, the working directory.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from ...errors import FormatError, UsageError, show
+from .binds import BindSpec, parse_binds, parse_home, parse_mounts
+from .config import SiteConfig
+from .environment import LIBRARY_PATH
+from .request import RunRequest
+from .run_plan import Mount, Namespace
+
+if TYPE_CHECKING:
+    pass
+
+__all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
+
+NO_MOUNT_NAMES = ("proc", "sys", "dev", "devpts", "home", "tmp", "hostfs", "cwd", "bind-paths")
+"""Words of ``--no-mount``; a path is a bind of the site."""
+SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
+"""Working directories that are not shown in the container, which has its own."""
+LOCAL_TIME = "/etc/localtime"
+"""Symlink to the file of a zone in most images: followed, the mount would give that zone, which may be UTC, another time."""
+VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
+CONTAINED_BINDS = ("/etc/localtime", "/etc/hosts")
+"""Binds of the host that contained runs have, too, whatever the site binds."""
+CGROUPS = "/sys/fs/cgroup"
+OWN_HOSTS = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+"""/etc/hosts of a contained run without a network."""
+
+
+class PlannedMounts:
+    """Mounts in order, and what they imply. ``home``: in the container. ``variables``: of its environment."""
+
+    __slots__ = ("home", "mounts", "notes", "variables")
+
+    def __init__(self) -> None:
+        self.mounts: list[Mount] = []
+        self.home = "/"
+        self.notes: list[str] = []
+        self.variables: dict[str, str] = {}
+
+    def covers(self, path: str) -> bool:
+        """Return True if a bind of the host already shows ``path`` at the same place."""
+        return any(
+            mount.kind == "bind" and mount.source == mount.target and _is_below(path, mount.target) for mount in self.mounts
+        )
+
+
+def _is_below(path: str, directory: str) -> bool:
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def skipped_mounts(texts: Sequence[str]) -> frozenset[str]:
+    """Parse the values of ``--no-mount``. Raises UsageError."""
+    words = [word for text in texts for word in text.split(",")]
+    for word in words:
+        if word not in NO_MOUNT_NAMES and not word.startswith("/"):
+            hint = f"known: {' '.join(NO_MOUNT_NAMES)}, or the path of a bind of the site"
+            raise UsageError(f"--no-mount {show(word) or 'with an empty value'}: no such mount", hint=hint)
+    return frozenset(words)
+
+
+def user_binds(request: RunRequest) -> tuple[BindSpec, ...]:
+    """Return the binds of ``--bind`` and ``--mount``, in order. Raises UsageError."""
+    options, cwd = request.options, request.caller.cwd
+    return (*parse_binds(options.bind, cwd), *parse_mounts(options.mount, cwd))
+
+
+def plan_mounts(
+    request: RunRequest,
+    site: SiteConfig,
+    namespaces: frozenset[Namespace],
+    *,
+    binds: Sequence[BindSpec],
+    keeps_accounts: bool = False,
+    is_root_writable: bool = False,
+) -> PlannedMounts:
+    """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
+
+    ``is_root_writable``: the root is a directory that is written to itself.
+    Raises UsageError, and FormatError for a source that is missing.
+    """
+    planned = PlannedMounts()
+    options = request.options
+    skipped = skipped_mounts(options.no_mount)
+    contained = options.contain or options.containall or options.compat
+    _forbid_user_mounts(planned, request, site, binds)
+    planned.mounts += _devices(request, site, skipped, namespaces, contained=contained)
+    if site.mount_hostfs and "hostfs" not in skipped and not contained:
+        planned.mounts += (_host_mount(path) for path in request.host_mounts)
+    if "bind-paths" not in skipped:
+        _add_site_binds(planned, request, site, skipped, has_network="net" not in namespaces, contained=contained)
+    planned.mounts += _kernel(request, site, skipped, namespaces)
+    _add_home(planned, request, site, skipped, contained=contained)
+    if site.mount_tmp and "tmp" not in skipped:
+        planned.mounts += _temporary(request, site, contained=contained)
+    if site.user_bind_control:
+        planned.mounts += _scratch(request, site)
+    planned.mounts += _files(request, site, namespaces, keeps_accounts=keeps_accounts)
+    if options.fakeroot:
+        from .apt_settings import apt_settings
+
+        apt = apt_settings(request, is_root_writable=is_root_writable)
+        planned.mounts += apt.mounts
+        planned.variables |= dict(apt.variables)
+        planned.notes += apt.notes
+    if site.user_bind_control:
+        planned.mounts += _libraries_and_programs(request)
+    _add_user_binds(planned, request, site, skipped, binds)
+    if not contained and "cwd" not in skipped and not options.cwd:
+        _add_working_directory(planned, request, site)
+    return planned
+
+
+def _forbid_user_mounts(planned: PlannedMounts, request: RunRequest, site: SiteConfig, binds: Sequence[BindSpec]) -> None:
+    """Note what the user asks for on a site without user binds. Raises UsageError for a home directory of his choice."""
+    if site.user_bind_control:
+        return
+    options = request.options
+    reason = f"'user bind control = no' in {show(site.path)}"
+    if options.home:
+        raise UsageError("this site does not allow --home", hint=reason)
+    asked = {
+        "--bind": any(not _is_device_bind(spec) for spec in binds),
+        "--scratch": bool(options.scratch),
+        "--workdir": bool(options.workdir),
+        "libraries of the host": any(gpu.libraries or gpu.programs or gpu.files for gpu in request.gpus)
+        or bool(options.containlibs),
+    }
+    names = [name for name, is_asked in asked.items() if is_asked]
+    if names:
+        planned.notes.append(f"this site does not allow {', '.join(names)} ({reason}); ignored")
+
+
+def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: SiteConfig) -> None:
+    """Add the working directory of the caller, unless it is a system directory or a mount shows it already."""
+    cwd = request.caller.cwd
+    paths = {cwd, request.caller.real_cwd or cwd}  # a symlink to /usr must not replace the container's
+    if paths & SYSTEM_DIRECTORIES or any(_is_below(path, virtual) for path in paths for virtual in VIRTUAL_DIRECTORIES):
+        return
+    if planned.covers(cwd):
+        return
+    if not site.user_bind_control:
+        planned.notes.append(
+            f"this site does not allow to show the working directory ('user bind control = no' in {show(site.path)})"
+        )
+        return
+    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
+
+
+def _host_mount(path: str) -> Mount:
+    return Mount(kind="bind", source=path, target=path, is_optional=True)
+
+
+def _devices(
+    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace], *, contained: bool
+) -> Iterable[Mount]:
+    """Return the mounts of /dev: the host's, or a small one of its own."""
+    if not _has_devices(site, skipped):
+        return ()
+    if not contained and site.mount_dev != "minimal":
+        return (Mount(kind="bind", source="/dev", target="/dev", nodev=False, is_optional=True),)
+    from .device_mounts import own_devices
+
+    return own_devices(request, site, skipped, namespaces)
+
+
+def _has_devices(site: SiteConfig, skipped: frozenset[str]) -> bool:
+    return site.mount_dev != "no" and "dev" not in skipped
+
+
+def _is_device_bind(spec: BindSpec) -> bool:
+    """Return True if a bind of the user shows a device of the host, or all of them, at the same path."""
+    return spec.source == spec.target and _is_below(spec.target, "/dev")
+
+
+def _kernel(
+    request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace]
+) -> Iterator[Mount]:
+    """Yield /proc and /sys: new ones where PIDs or the network are the container's own, which the host's would not show.
+
+    In a user namespace the kernel allows new ones in these cases only.
+    """
+    if site.mount_proc and "proc" not in skipped:
+        if "pid" in namespaces:
+            yield Mount(kind="proc", target="/proc", noexec=True)
+        else:
+            yield Mount(kind="bind", source="/proc", target="/proc", is_optional=True)
+    if site.mount_sys and "sys" not in skipped:
+        if "net" in namespaces:
+            yield Mount(kind="sysfs", target="/sys", is_optional=True)
+            if request.kind_of(CGROUPS) == "directory":
+                yield Mount(kind="bind", source=CGROUPS, target=CGROUPS, is_optional=True)
+        else:
+            yield Mount(kind="bind", source="/sys", target="/sys", is_optional=True)
+
+
+def _add_site_binds(
+    planned: PlannedMounts,
+    request: RunRequest,
+    site: SiteConfig,
+    skipped: frozenset[str],
+    *,
+    has_network: bool,
+    contained: bool,
+) -> None:
+    """Add the binds of the site; one whose source is missing is left out, with a note if the site has asked for it.
+
+    Contained runs have two files of the host only; without a network an own /etc/hosts.
+    """
+    for spec in parse_binds(CONTAINED_BINDS if contained else site.bind_path, "/", option="bind path"):
+        if spec.target in skipped:
+            continue
+        if contained and not has_network and spec.target == "/etc/hosts":
+            planned.mounts.append(Mount(kind="bind", target=spec.target, content=OWN_HOSTS, mode=0o644, is_optional=True))
+        elif request.kind_of(spec.source) != "missing":
+            planned.mounts.append(_bind(spec, is_optional=True))
+        elif site.path and not contained:
+            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
+
+
+def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
+    return Mount(
+        kind="bind",
+        source=spec.source,
+        target=spec.target,
+        readonly=spec.readonly,
+        hides_link=spec.target == LOCAL_TIME,
+        is_optional=is_optional,
+    )
+
+
+def _add_user_binds(
+    planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], binds: Sequence[BindSpec]
+) -> None:
+    """Add the binds of the user. Raises FormatError for a source that is missing."""
+    for spec in binds:
+        if not site.user_bind_control and not _is_device_bind(spec):
+            continue
+        if request.kind_of(spec.source) == "missing":
+            raise FormatError(
+                f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
+            )
+        if not _is_device_bind(spec):
+            planned.mounts.append(_bind(spec))
+        elif _has_devices(site, skipped):  # they stay usable
+            planned.mounts.append(
+                Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)
+            )
+        else:
+            reason = "--no-mount dev" if "dev" in skipped else f"'mount dev = no' in {show(site.path)}"
+            planned.notes.append(f"{show(spec.source)} is not shown: {reason}")
+
+
+def _add_home(
+    planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], *, contained: bool
+) -> None:
+    """Add the home directory and set where it is. One that the host lacks is an empty one in memory, as with Apptainer."""
+    options = request.options
+    source = request.caller.home if request.caller.home.startswith("/") else "/"
+    target = "/root" if options.fakeroot else source
+    if options.home:
+        source, target = parse_home(options.home, request.caller.cwd)
+        if options.no_home:
+            raise UsageError("--home and --no-home exclude each other", hint="leave out one of them")
+        if request.kind_of(source) == "file":
+            raise FormatError(f"{show(source)} is no directory", path=source, hint="it is the source of --home")
+    planned.home = target
+    if options.no_home or "home" in skipped or not (site.mount_home or options.home):
+        return
+    if target == "/" or (not options.home and target in SYSTEM_DIRECTORIES):  # such as /bin of the user sync
+        planned.notes.append(f"the home directory {show(target)} cannot be shown in a container")
+    elif contained and not options.home and options.workdir and site.user_bind_control:
+        source = posixpath.join(_workdir(request), "home")
+        planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))
+    elif contained and not options.home:
+        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+    elif request.kind_of(source) == "missing":
+        planned.notes.append(f"the home directory {show(source)} is missing on this host; an empty one in memory is shown")
+        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+    else:
+        planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
+
+
+def _workdir(request: RunRequest) -> str:
+    """Return the directory of ``--workdir``, absolute. Raises FormatError."""
+    path = posixpath.normpath(posixpath.join(request.caller.cwd, request.options.workdir))
+    if request.kind_of(path) != "directory":
+        raise FormatError(f"--workdir {show(path)}: no such directory", path=path, hint=f"create it with: mkdir {show(path)}")
+    return path
+
+
+def _temporary(request: RunRequest, site: SiteConfig, *, contained: bool) -> Iterator[Mount]:
+    """Yield /tmp and /var/tmp."""
+    for target, name in (("/tmp", "tmp"), ("/var/tmp", "var_tmp")):
+        if not contained:
+            yield Mount(kind="bind", source=target, target=target, is_optional=True)
+        elif request.options.workdir and site.user_bind_control:
+            source = posixpath.join(_workdir(request), name)
+            yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o1777)
+        else:
+            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.memory_bytes(request.caller.uid))
+
+
+def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
+    """Yield the directories of ``--scratch``. Raises UsageError."""
+    for path in (part for text in request.options.scratch for part in text.split(",")):
+        target = posixpath.normpath(posixpath.join("/", path))
+        if not path or target == "/":
+            raise UsageError(f"--scratch {show(path) or 'with an empty value'}: it is no path below the root of the container")
+        if request.options.workdir:
+            source = posixpath.join(_workdir(request), "scratch", target.lstrip("/"))
+            yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700)
+        else:
+            yield Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid))
+
+
+def _files(request: RunRequest, site: SiteConfig, namespaces: frozenset[Namespace], *, keeps_accounts: bool) -> Iterator[Mount]:
+    """Yield the generated files. passwd and group are made of the container's own."""
+    options = request.options
+    content = request.resolv_conf
+    if options.dns:
+        content = _name_servers(options.dns)
+    if site.config_resolv_conf and content is not None:
+        yield Mount(kind="bind", target="/etc/resolv.conf", content=content, mode=0o644, is_optional=True)
+    if options.hostname and "uts" in namespaces:
+        hostname = f"{options.hostname}\n".encode()
+        yield Mount(kind="bind", target="/etc/hostname", content=hostname, mode=0o644, is_optional=True)
+    if site.config_passwd and not keeps_accounts:
+        yield Mount(kind="bind", target="/etc/passwd", edit="passwd", mode=0o644, is_optional=True)
+    if site.config_group and not keeps_accounts:
+        yield Mount(kind="bind", target="/etc/group", edit="group", mode=0o644, is_optional=True)
+
+
+def _name_servers(text: str) -> bytes:
+    """Return a resolv.conf with the addresses of ``--dns``. Raises UsageError."""
+    import ipaddress
+
+    lines = []
+    for part in text.split(","):
+        try:
+            lines.append(f"nameserver {ipaddress.ip_address(part.strip())}\n")
+        except ValueError as error:
+            raise UsageError(f"--dns {show(text)}: {show(part) or 'an empty part'} is no IP address") from error
+    return "".join(lines).encode()
+
+
+def _libraries_and_programs(request: RunRequest) -> Iterator[Mount]:
+    """Yield the libraries and programs of GPUs, and the libraries that the caller names, read-only."""
+    named = [
+        posixpath.join(request.caller.cwd, path) for text in request.options.containlibs for path in text.split(",") if path
+    ]
+    for source in dict.fromkeys([*(path for gpu in request.gpus for path in gpu.libraries), *named]):
+        target = f"{LIBRARY_PATH}/{posixpath.basename(source)}"
+        yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)
+    for source in dict.fromkeys(path for gpu in request.gpus for path in gpu.programs):
+        target = f"/usr/bin/{posixpath.basename(source)}"
+        yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)
+    for source in dict.fromkeys(path for gpu in request.gpus for path in gpu.files):
+        yield Mount(kind="bind", source=source, target=source, readonly=True, is_optional=True)

@@ -1,0 +1,55 @@
+"""Facts of images and overlays that are given."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sifkit.runtime.host.image_facts import image_facts, overlay_facts
+from sifkit.runtime.planning.overlay_arguments import RunOverlay
+
+
+@pytest.fixture
+def unwritable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """Names of files that the caller may not write to; root may write to all."""
+    names: set[str] = set()
+    monkeypatch.setattr(os, "access", lambda path, mode: os.path.basename(path) not in names)
+    return names
+
+
+def test_a_directory_is_written_to_if_both_of_its_own_can_be(tmp_path: Path, unwritable: set[str]) -> None:
+    over = tmp_path / "over"
+    over.mkdir()
+    given = RunOverlay(str(over))
+    assert overlay_facts(given).is_writable
+    unwritable.add("over")
+    assert not overlay_facts(given).is_writable
+    (over / "upper").mkdir()
+    assert not overlay_facts(given).is_writable  # work cannot be made
+    (over / "work").mkdir()
+    assert overlay_facts(given).is_writable
+    for name in ("upper", "work"):
+        unwritable.add(name)
+        assert not overlay_facts(given).is_writable
+        unwritable.remove(name)
+
+
+def test_two_directories_are_read_where_they_cannot_be_written_to(tmp_path: Path, unwritable: set[str]) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    given = RunOverlay(str(tmp_path / "a"), work=str(tmp_path / "b"))
+    found = overlay_facts(given)
+    assert found.is_writable and found.layers == ()
+    unwritable.add("a")
+    found = overlay_facts(given)
+    assert not found.is_writable and [(one.path, one.subdirectory) for one in found.layers] == [(str(tmp_path / "a"), "")]
+
+
+def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    owner = tmp_path.stat().st_uid
+    for caller, wanted in ((owner, False), (owner + 1, True), (0, False)):
+        monkeypatch.setattr(os, "geteuid", lambda caller=caller: caller)
+        assert image_facts(str(tmp_path)).root.is_foreign == wanted
+        assert overlay_facts(RunOverlay(str(tmp_path), read_only=True)).layers[0].is_foreign == wanted
