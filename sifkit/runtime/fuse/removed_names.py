@@ -12,6 +12,9 @@ meanings: the dentry, or the name as it is now. Which of them was meant shows af
 
 The answer for the dentry comes first; but second for files that are not regular, and where the kernel knows that there is no
 such name: it would make the creation of a file fail, which is not tried again. Overlayfs creates only what it has looked up.
+
+Of several files that had the name first, two can be found: the one used last and the next. Others are stale until they are tried
+again, or the kernel has dropped their dentries.
 """
 
 from __future__ import annotations
@@ -33,10 +36,14 @@ Key = tuple[int, bytes]
 
 
 class _Name:
-    """Nodes that a name led to, the last first. ``is_checked``: all are regular files; ``is_absent``: the kernel knows it."""
+    """Nodes that a name led to: the one asked for last, then the others, the last first.
+
+    ``is_checked``: all are regular files; ``is_absent``: the kernel knows that there is no such name.
+    """
 
     def __init__(self) -> None:
         self.nodes: list[int] = []
+        self.used: int | None = None
         self.is_checked = True
         self.is_absent = False
 
@@ -61,13 +68,15 @@ class _Answer:
 class _Told:
     """Thread that looks up a name as it is now; ``node``: the wrong answer; ``left``: lookups that get the right one.
 
-    ``is_rename``: it may rename a link to its first name, which another file has now: it asks for the link before.
+    ``is_link``: if no source of a rename was found, a link comes before: one with the same first name as ``node``, or with
+    ``is_rename`` that of ``node`` itself, which is renamed to its first name.
     """
 
     def __init__(self, key: Key, node: int, *, is_rename: bool = False) -> None:
         self.key = key
         self.node = node
         self.is_rename = is_rename
+        self.is_link = True
         self.left = TRIES
 
 
@@ -94,7 +103,7 @@ class RemovedNames:
         found = self._names.setdefault(key, _Name())
         if node in found.nodes:
             found.nodes.remove(node)
-        found.nodes.insert(0, node)
+        found.nodes.insert(1 if found.nodes[:1] == [found.used] else 0, node)
         found.is_checked &= is_regular
         self._keys.setdefault(node, set()).add(key)
         if len(self._names) > MOST_NAMES:
@@ -113,6 +122,10 @@ class RemovedNames:
                 answer.is_wrong = True
                 if answer.is_dentry and answer.present is not None:
                     self._told[thread] = _Told(answer.key, node, is_rename=answer.is_second)
+                others = self._names[answer.key].nodes
+                if node in others:  # another one comes first now
+                    others.remove(node)
+                    others.append(node)
         if is_known:
             return
         for key in self._keys.pop(node, ()):
@@ -131,20 +144,37 @@ class RemovedNames:
 
     def answer(self, thread: int, key: Key, present: int | None) -> int | None:
         """Return the node for a lookup of a name in here. ``present``: the node it leads to now; None: there is none."""
+        if thread in self._answers:
+            self._note_use(thread, self._answers[thread])
         told = self._told.get(thread)
         if told is not None and told.key == key and told.left:
-            is_link = told.is_rename and thread not in self._finders and told.node in self._names[key].nodes
-            told.is_rename = False
-            if is_link:
+            others = self._names[key].nodes
+            is_link, told.is_link = told.is_link and thread not in self._finders, False
+            if is_link and told.is_rename and told.node in others:
                 return self._noted(thread, key, told.node, present)
+            if is_link and others[0] not in (told.node, present):
+                return self._noted(thread, key, others[0], present)
             told.left -= 1
             return self._noted(thread, key, present, present)
         answers = self._possible_answers(key, present)
         last = self._answers.get(thread)
         position = 0
         if last is not None and last.is_wrong and last.key == key and last.node in answers:
-            position = (answers.index(last.node) + 1) % len(answers)
+            is_only = len(self._names[key].nodes) == 1
+            if is_only or not last.is_dentry:
+                position = (answers.index(last.node) + 1) % len(answers)
         return self._noted(thread, key, answers[position], present)
+
+    def _note_use(self, thread: int, last: _Answer) -> None:
+        """Note that an answer was right, if it was a dentry's and the kernel has not forgotten it."""
+        found = self._names.get(last.key)
+        if found is not None and last.is_last and last.is_dentry and not last.is_wrong and last.node in found.nodes:
+            found.nodes.remove(last.node)
+            found.nodes.insert(0, last.node)
+            found.used = last.node
+            told = self._told.get(thread)
+            if told is not None and told.key == last.key and told.node != last.node:
+                del self._told[thread]  # it was another link that was looked up
 
     def _possible_answers(self, key: Key, present: int | None) -> list[int | None]:
         found = self._names[key]
@@ -182,12 +212,14 @@ class RemovedNames:
         if len(self._told) > MOST_THREADS:
             self._told.clear()
         self._told[thread] = _Told(last.key, node)
+        self._told[thread].is_link = False
         return True
 
     def other_request(self, thread: int, *, is_change: bool = False, has_found_file: bool = False) -> None:
         """Note that a thread asks for something else, changes something, or has found a file that is no directory."""
         last = self._answers.get(thread)
         if last is not None:
+            self._note_use(thread, last)
             last.is_last = False
         if is_change:
             self._answers.pop(thread, None)

@@ -84,8 +84,22 @@ def test_a_node_that_was_wrong_is_forgotten_and_another_is_the_answer() -> None:
     assert names.answer(ME, KEY, None) == OLD and names.has_asked(ME, KEY) and not names.has_asked(OTHER, KEY)
     names.forgotten(OLD, is_known=True)
     assert names.answer(ME, KEY, None) == OLDER
-    names.forgotten(OLDER, is_known=True)
-    assert names.answer(ME, KEY, None) is None
+
+
+def test_of_two_files_that_had_the_name_the_one_used_last_comes_first() -> None:
+    names = of(OLDER, OLD)
+    for used, other in ((OLD, OLDER), (OLDER, OLD)):
+        assert names.answer(ME, KEY, NEW) == used
+        names.forgotten(used, is_known=True)
+        assert names.answer(ME, KEY, NEW) == other  # the kernel has tried again
+        names.other_request(ME)
+    assert names.answer(ME, KEY, NEW) == OLD
+    names.other_request(ME)
+    names.add(*KEY, 9, is_regular=True)
+    assert names.answer(ME, KEY, NEW) == OLD
+    names.forgotten(OLD, is_known=True)
+    names.other_request(ME, has_found_file=True)  # the source of a rename
+    assert names.answer(ME, KEY, NEW) == NEW
 
 
 def test_the_target_of_a_rename_is_the_name_as_it_is_now() -> None:
