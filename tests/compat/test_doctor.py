@@ -6,6 +6,8 @@ import json
 import os
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +54,33 @@ def test_a_server_that_dies_is_an_answer() -> None:
     found = json.loads(doctor("; ".join(lines), "--json").stdout)
     assert not found["facts"]["fuse_upper"]["works"]
     assert found["ways"]["read_only"] == "view" and found["ways"]["writable"] != "user"
+
+
+@pytest.mark.parametrize("killed", ["os.getppid(), signal.SIGKILL", "os.getpid(), signal.SIGTERM"])
+def test_a_killed_probe_leaves_nothing(killed: str, tmp_path: Path) -> None:
+    """A signal while overlayfs is mounted: the layers below it cannot be unmounted, and their servers would serve for ever."""
+    lines = (
+        "import os, signal; from sifkit.runtime import sys as calls",
+        "from sifkit.runtime.host import probing as host",
+        f"host.Host.is_root, mount, mark = False, calls.mount, '{tmp_path}'",
+        f"calls.mount = lambda *words: (mount(*words), words[2] == 'overlay' and os.kill({killed}))",
+    )
+    done = doctor("; ".join(lines))
+    assert done.returncode < 0 or "ended without an answer" in done.stdout
+    until = time.monotonic() + 10
+    while (left := _processes_with(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not left
+
+
+def _processes_with(word: Path) -> list[str]:
+    """Processes that have a word in their command line."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(word) in file.read_bytes():
+                found.append(file.parent.name)
+    return found
 
 
 def test_directories_need_no_fuse() -> None:
