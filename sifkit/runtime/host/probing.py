@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -147,6 +148,8 @@ def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dic
     if pid == 0:
         found: Report = {}
         try:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # its mounts end with it
+            sys.set_parent_death_signal()
             os.close(report)
             attempt(found)
         except Exception as error:  # noqa: BLE001 - a fact like others: it does not work
@@ -292,22 +295,32 @@ def _try_overlay_on_fuse(place: str) -> None:
     from ..fuse.tree_backend import TreeBackend
     from ..fuse.writable_server import WritableServer
 
+    files = os.open(f"{place}/low", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)  # which the server keeps
+    tree = f"/proc/self/fd/{files}/."
     with (
-        _served(f"{place}/fuse", lambda fd: Server(fd, TreeBackend(HostTree(f"{place}/low"))), read_only=True) as lower,
-        _served(f"{place}/upper", lambda fd: WritableServer(fd, MemoryBackend((0, 0))), read_only=False),
+        _served(place, "fuse", lambda fd: Server(fd, TreeBackend(HostTree(tree))), read_only=True) as lower,
+        _served(place, "upper", lambda fd: WritableServer(fd, MemoryBackend((0, 0))), read_only=False),
     ):
         _change_lower_files(lower, place, "upper")
 
 
 @contextmanager
-def _served(point: str, make: Callable[[int], Server], *, read_only: bool) -> Iterator[str]:
-    """Serve a mount in a forked process during the ``with`` block; give the directory."""
+def _served(place: str, name: str, make: Callable[[int], Server], *, read_only: bool) -> Iterator[str]:
+    """Serve a mount below ``place`` in a forked process during the ``with`` block; give the directory.
+
+    The server has no part in the mounts: it ends with them if the probe is killed.
+    """
     from ..fuse.mounting import mount_fuse, serve_in_child
 
+    def leave_mounts() -> None:
+        sys.unshare(sys.CLONE_NEWNS)
+        sys.umount(place, sys.MNT_DETACH)
+
+    point = f"{place}/{name}"
     os.makedirs(point, exist_ok=True)
     fd = mount_fuse(point, name="sifkit-probe", read_only=read_only)
     try:
-        server = serve_in_child(lambda: make(fd), before=lambda: None)
+        server = serve_in_child(lambda: make(fd), before=leave_mounts)
     finally:
         os.close(fd)  # held here, it would let the mount wait for ever for a server that has died
     try:
