@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -178,3 +179,27 @@ def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | No
     assert all(facts[name]["works"] for name in before if name != "overlay" or fact == "fuse_upper")
     assert (found["ways"]["read_only"], found["ways"]["writable"]) == ways
     assert done.returncode == (0 if ways[0] else 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_probe_leaves_no_server(number: int) -> None:
+    """Its servers end with it: they are in its namespace, and would keep its mounts for ever."""
+    program = (
+        "import time; from sifkit.runtime.host import probing; "
+        "probing._change_lower_files = lambda *words: [print('up', flush=True), time.sleep(100)]; probing.probe().overlay"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        (probe,) = children(process.pid)
+        servers = children(probe)
+        assert len(servers) == 2
+        os.kill(probe, number)
+        assert process.wait(30) == 0
+    end = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}/fd/0") for pid in servers):
+        assert time.monotonic() < end, "a server is left"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
