@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -52,6 +55,33 @@ def test_a_server_that_dies_is_an_answer() -> None:
     found = json.loads(doctor("; ".join(lines), "--json").stdout)
     assert not found["facts"]["fuse_upper"]["works"]
     assert found["ways"]["read_only"] == "view" and found["ways"]["writable"] != "user"
+
+
+@pytest.mark.parametrize("killed", ["os.getppid(), signal.SIGKILL", "os.getpid(), signal.SIGTERM"])
+def test_a_killed_probe_leaves_nothing(killed: str, tmp_path: Path) -> None:
+    """A signal while overlayfs is mounted: the layers below it cannot be unmounted, and their servers would serve for ever."""
+    lines = (
+        "import os, signal; from sifkit.runtime import sys as calls",
+        "from sifkit.runtime.host import probing as host",
+        f"host.Host.is_root, mount, mark = False, calls.mount, '{tmp_path}'",
+        f"calls.mount = lambda *words: (mount(*words), words[2] == 'overlay' and os.kill({killed}))",
+    )
+    done = doctor("; ".join(lines))
+    assert done.returncode < 0 or "ended without an answer" in done.stdout
+    until = time.monotonic() + 10
+    while (left := _processes_with(tmp_path)) and time.monotonic() < until:
+        time.sleep(0.02)
+    assert not left
+
+
+def _processes_with(word: Path) -> list[str]:
+    """Processes that have a word in their command line."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with suppress(OSError):
+            if os.fsencode(word) in file.read_bytes():
+                found.append(file.parent.name)
+    return found
 
 
 def test_directories_need_no_fuse() -> None:
@@ -149,3 +179,27 @@ def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | No
     assert all(facts[name]["works"] for name in before if name != "overlay" or fact == "fuse_upper")
     assert (found["ways"]["read_only"], found["ways"]["writable"]) == ways
     assert done.returncode == (0 if ways[0] else 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_a_killed_probe_leaves_no_server(number: int) -> None:
+    """Its servers end with it: they are in its namespace, and would keep its mounts for ever."""
+    program = (
+        "import time; from sifkit.runtime.host import probing; "
+        "probing._change_lower_files = lambda *words: [print('up', flush=True), time.sleep(100)]; probing.probe().overlay"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], cwd=ROOT, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        (probe,) = children(process.pid)
+        servers = children(probe)
+        assert len(servers) == 2
+        os.kill(probe, number)
+        assert process.wait(30) == 0
+    end = time.monotonic() + 10
+    while any(os.path.exists(f"/proc/{pid}/fd/0") for pid in servers):
+        assert time.monotonic() < end, "a server is left"
+        time.sleep(0.02)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]

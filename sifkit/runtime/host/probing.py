@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property, partial
@@ -148,6 +149,9 @@ def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dic
         found: Report = {}
         try:
             os.close(report)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                signal.signal(number, signal.SIG_DFL)  # the process ends with all it has mounted, wherever it is
+            sys.set_parent_death_signal()
             attempt(found)
         except Exception as error:  # noqa: BLE001 - a fact like others: it does not work
             missing = next((name for name in names if name not in found), names[-1])
@@ -177,6 +181,7 @@ def _enter_user_namespace() -> None:
     uid, gid = os.geteuid(), os.getegid()
     sys.unshare(sys.CLONE_NEWUSER | sys.CLONE_NEWNS)
     sys.write_id_maps(uid, gid, inner_uid=0, inner_gid=0)
+    sys.set_parent_death_signal()  # new capabilities have cleared it
 
 
 def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
@@ -307,7 +312,7 @@ def _served(point: str, make: Callable[[int], Server], *, read_only: bool) -> It
     os.makedirs(point, exist_ok=True)
     fd = mount_fuse(point, name="sifkit-probe", read_only=read_only)
     try:
-        server = serve_in_child(lambda: make(fd), before=lambda: None)
+        server = serve_in_child(lambda: make(fd), before=sys.set_parent_death_signal)
     finally:
         os.close(fd)  # held here, it would let the mount wait for ever for a server that has died
     try:
