@@ -13,8 +13,8 @@ meanings: the dentry, or the name as it is now. Which of them was meant shows af
 The answer for the dentry comes first; but second for files that are not regular, and where the kernel knows that there is no
 such name: it would make the creation of a file fail, which is not tried again. Overlayfs creates only what it has looked up.
 
-Of several files that had the name first, two can be found: the one used last and the next. Others are stale until they are tried
-again, or the kernel has dropped their dentries.
+Of several files that had the name first, two can be found: the one used last and the next. Others are stale until they are
+tried again, or the kernel has dropped their dentries.
 """
 
 from __future__ import annotations
