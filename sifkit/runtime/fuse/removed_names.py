@@ -122,10 +122,10 @@ class RemovedNames:
                 answer.is_wrong = True
                 if answer.is_dentry and answer.present is not None:
                     self._told[thread] = _Told(answer.key, node, is_rename=answer.is_second)
-                others = self._names[answer.key].nodes
-                if node in others:  # another one comes first now
-                    others.remove(node)
-                    others.append(node)
+                found = self._names.get(answer.key)  # none: the kernel has forgotten all nodes that the name led to
+                if found is not None and node in found.nodes:  # another one comes first now
+                    found.nodes.remove(node)
+                    found.nodes.append(node)
         if is_known:
             return
         for key in self._keys.pop(node, ()):

@@ -136,3 +136,13 @@ def test_nothing_is_kept_of_what_the_kernel_does_not_know(monkeypatch: pytest.Mo
     for number in range(10):
         names.add(1, b"%d" % number, OLD, is_regular=True)
     assert [number for number in range(10) if (1, b"%d" % number) in names] == [7, 8, 9]
+
+
+def test_a_node_that_is_forgotten_once_more_after_its_name() -> None:
+    names = of(OLD)
+    names.add(1, b"b", OLDER, is_regular=True)  # so that answers are kept
+    assert names.answer(ME, KEY, None) == OLD
+    names.forgotten(OLD, is_known=False)
+    assert KEY not in names and (1, b"b") in names
+    names.forgotten(OLD, is_known=False)  # it was found again, by a name that it still has
+    assert names.answer(ME, (1, b"b"), None) == OLDER
