@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from random import Random
 
 import pytest
 
@@ -181,7 +182,9 @@ def test_cut_anywhere(block_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(Session, "should_commit", property(lambda session: len(session._changes.blocks) > 8))
         events, final = record_copy(source, device)
     monkeypatch.undo()
-    names = {check_cut(left, final) for _, left in Recording(before, events, [], []).cuts(seed=block_size)}
+    chosen = Random(1)
+    cuts = Recording(before, events, [], []).cuts(seed=block_size)
+    names = {check_cut(left, final) for _, left in cuts if chosen.random() < 0.5}
     assert len(names) > 8
 
 

@@ -8,13 +8,14 @@ import shutil
 import pytest
 
 from ext3 import Filesystem
+from sifkit import atomic
 from sifkit.errors import ImageInUseError
 from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.edit.edit_session import EditOptions, edit_image
 from sifkit.overlay.embedding.attaching import attach, detach
 from sifkit.overlay.embedding.in_partition import embed
-from sifkit.overlay.images import locked_file, sif_partition
+from sifkit.overlay.images import locked_file
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, Arch, DataType, PartType, loading
 from sifkit.sif.compacting import compact
@@ -149,7 +150,7 @@ def test_a_detached_copy_is_of_the_sif_that_has_the_name(place, before_lock):
         edit("i.sif", "d", partition="overlay")
         compact("i.sif")
 
-    before_lock(sif_partition, edit_and_compact)
+    before_lock(atomic, edit_and_compact)
     detach("i.sif", "out.img", keep=True)
     assert names_in("out.img") == [b"d"]
     with Filesystem.open("out.img") as filesystem:
