@@ -207,8 +207,11 @@ def check(root: Path) -> list[str]:
 
 
 def check_light(root: Path, module: str = "sifkit.cli", heavy: Sequence[str] = HEAVY) -> list[str]:
-    """What of ``heavy`` a fresh interpreter loads for ``module``, and should not."""
-    code = f"import sys, {module}; print(*sorted({{name.partition('.')[0] for name in sys.modules}} & set({heavy!r})))"
+    """Modules of ``heavy`` that a fresh interpreter loads for ``module``, and should not; but those it has loaded itself."""
+    code = (
+        f"import sys; before = set(sys.modules); import {module}; "
+        f"print(*sorted({{name.partition('.')[0] for name in set(sys.modules) - before}} & set({heavy!r})))"
+    )
     done = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=False)
     if done.returncode:
         return [f"import {module} fails: {(done.stderr.strip() or 'no reason given').splitlines()[-1]}"]

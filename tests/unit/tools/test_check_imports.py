@@ -105,3 +105,12 @@ def test_a_broken_command_line_is_found(tmp_path: Path) -> None:
     (tmp_path / "sifkit" / "cli" / "__init__.py").write_text("import no_such_module\n")
     [line] = check_imports.check_light(tmp_path)
     assert "No module named 'no_such_module'" in line
+
+
+def test_what_the_interpreter_loads_by_itself_is_no_fault(tmp_path, monkeypatch):
+    (tmp_path / "sitecustomize.py").write_text("import shutil\n")
+    (tmp_path / "light.py").write_text("import os\n")
+    (tmp_path / "slow.py").write_text("import zipfile\n")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    assert check_imports.check_light(tmp_path, "light", ("shutil", "zipfile")) == []
+    assert len(check_imports.check_light(tmp_path, "slow", ("shutil", "zipfile"))) == 1
