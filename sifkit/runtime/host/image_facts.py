@@ -179,11 +179,11 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
 
 
 def _partition_kind(sif: DescriptorTable, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:
-    """Return the filesystem of a partition. Raises FormatError for another."""
+    """Return the filesystem of a partition. Raises FormatError for another, and for one that the file does not hold whole."""
     from ...overlay.images.sif_partition import partition_format
 
     head = hostio.read_at(fd, found.offset, min(SUPERBLOCK_OFFSET + SUPERBLOCK.size, found.size))
-    return "ext3" if is_ext3(head) else partition_format(sif, fd, found, name)
+    return "ext3" if is_ext3(head) and found.end <= sif.file_size else partition_format(sif, fd, found, name)
 
 
 def _partition_layer(path: str, found: Descriptor, kind: LayerKind) -> Layer:

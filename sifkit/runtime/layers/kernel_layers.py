@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
-from ...errors import show
+from ...errors import shell_quote, show
 from .. import sys
 from ..errors import LaunchError, failed_call, unwritten
 from ..images.image_files import ImageFiles
@@ -228,12 +228,11 @@ def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "")
 
 
 def _mount_hint(image: Layer | Upper, error: OSError) -> str:
-    from ..images.image_place import ImagePlace
-
-    place = ImagePlace.of(image)
     if error.errno == errno.EROFS:
-        return f"its journal must be replayed first: {place.fsck('-p')}"
-    return f"check it with: {place.fsck('-fn')}"
+        from ..images.image_place import ImagePlace
+
+        return f"its journal must be replayed first: {ImagePlace.of(image).fsck('-p')}"
+    return f"check it with: sifkit check {shell_quote(image.path)}"  # which says, too, if it is truncated
 
 
 def upper_directories(point: str, upper: Upper) -> tuple[str, str]:

@@ -7,8 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from sifkit.overlay.creating.standalone import create
+from sifkit.overlay.options import CreateOptions
 from sifkit.runtime.host.image_facts import image_facts, overlay_facts
 from sifkit.runtime.planning.overlay_arguments import RunOverlay
+from sifkit.sif import SIF, Arch, DataType, PartType
+from sifkit.sif.errors import TruncatedSIFError
+from tests.support.sif_images import partition
 
 
 @pytest.fixture
@@ -53,3 +58,16 @@ def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr(os, "geteuid", lambda caller=caller: caller)
         assert image_facts(str(tmp_path)).root.is_foreign == wanted
         assert overlay_facts(RunOverlay(str(tmp_path), read_only=True)).layers[0].is_foreign == wanted
+
+
+def test_a_truncated_image_with_an_ext3_root(tmp_path: Path) -> None:
+    """The kernel would say no more than that it cannot be mounted."""
+    root, image = tmp_path / "root.img", tmp_path / "image.sif"
+    create(root, CreateOptions(size=4 << 20))
+    with SIF.create(image) as sif:
+        metadata = partition(PartType.PRIMARY_SYSTEM, arch=Arch.AMD64)
+        sif.add(root.read_bytes(), DataType.PARTITION, group=1, metadata=metadata)
+    assert image_facts(str(image)).root.kind == "ext3"
+    os.truncate(image, 2 << 20)
+    with pytest.raises(TruncatedSIFError, match="object 1 ends at byte"):
+        image_facts(str(image))
