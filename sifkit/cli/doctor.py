@@ -92,7 +92,7 @@ WAY_TEXTS = {
 
 
 NOT_ISOLATED = {"capabilities": "root's capabilities", "devices": "devices", "processes": "processes", "network": "network"}
-"""What a container shares with the host unless it is asked to do less, and its text; the first is root's only."""
+"""Things that a container shares with the host unless it is asked to do less, and their text; the first is root's only."""
 
 
 def _print(console: Console, system: str, facts: dict[str, HostFact], ways: dict[str, str | None]) -> None:

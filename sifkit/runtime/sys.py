@@ -185,15 +185,6 @@ def filesystem_magic(path: str) -> int:
     return int.from_bytes(found.raw[:width], sys.byteorder) & 0xFFFF_FFFF
 
 
-def sync_filesystem(path: str) -> None:
-    """Flush all that was written to the filesystem of ``path`` to its storage."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        _check(_libc.syncfs(fd), f"syncfs {path}")
-    finally:
-        os.close(fd)
-
-
 def set_hostname(name: str) -> None:
     """Set the host name of this UTS namespace."""
     raw = os.fsencode(name)

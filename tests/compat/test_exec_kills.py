@@ -165,7 +165,7 @@ def test_ctrl_c_in_a_terminal_is_for_the_command_alone(folders: dict[int, Path])
 
 
 def read_until(terminal: int, text: bytes) -> bytes:
-    """What a terminal shows until a text, or with an empty one until nobody has it open."""
+    """Output of a terminal up to a text, or with an empty one until nobody has it open."""
     shown = b""
     with suppress(OSError):
         while not text or text not in shown:

@@ -74,7 +74,7 @@ def test_full_memory_names_its_option(base: Layer, tmp_path: Path, way: Way) -> 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_full_disk_below_a_sparse_image(base: Layer, tmp_path: Path, way: Way) -> None:
-    """What was synced is there; that the rest is not, the exit code says."""
+    """Synced data is there; the exit code says that the rest is not."""
     disk = tmp_path / "disk"
     disk.mkdir()
     run("mount", "-t", "tmpfs", "-o", "size=2m", "none", disk)

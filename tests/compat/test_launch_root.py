@@ -45,7 +45,7 @@ def overlay(tmp_path: Path) -> Path:
 
 
 def mounts_and_loops(path: Path) -> list[str]:
-    """What the kernel still has of files below a path."""
+    """Mounts and loop devices that the kernel still has of files below a path."""
     loops = [
         file.read_text().strip() for file in Path("/sys/block").glob("loop*/loop/backing_file") if str(path) in file.read_text()
     ]
@@ -74,7 +74,7 @@ def test_a_read_only_root(base: Layer, tmp_path: Path) -> None:
 
 
 def private_and_childless() -> None:
-    """What some callers leave: a umask, and SIGCHLD ignored."""
+    """State that some callers leave: a umask, and SIGCHLD ignored."""
     os.umask(0o077)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
 

@@ -70,7 +70,7 @@ def unpacked(cache: Path, script: str, layers: list[Layer], upper: Upper | None 
 
 
 def state(cache: Path) -> dict[str, int]:
-    """How many names the directories of a cache have."""
+    """Numbers of names in the directories of a cache."""
     return {name: len(os.listdir(cache / name)) for name in ("trees", "unfinished", "digests")}
 
 

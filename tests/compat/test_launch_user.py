@@ -125,7 +125,7 @@ def test_writable_layers(base: Layer, folder: Path, kind: str) -> None:
 
 
 def private_and_childless() -> None:
-    """What some callers leave: a umask, SIGCHLD ignored, and a limit of files."""
+    """State that some callers leave: a umask, SIGCHLD ignored, and a limit of files."""
     os.umask(0o077)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
@@ -160,7 +160,7 @@ def test_an_image_is_written_to(base: Layer, folder: Path, fakeroot: bool) -> No
 
 
 def test_directories_are_joined_as_they_are(base: Layer, folder: Path) -> None:
-    """What changes in them meanwhile is seen; marks that the kernel does not follow are merged by the view."""
+    """Changes made in them meanwhile are seen; marks that the kernel does not follow are merged by the view."""
     over, above = folder / "as-it-is", folder / "box"
     (over / "app").mkdir(parents=True)
     (over / "app/message.txt").write_text("over\n")

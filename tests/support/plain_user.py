@@ -25,7 +25,7 @@ USER = 4321
 PROJECT = Path(__file__).parents[2]
 PACKAGES = ("ext3", "sifkit", "numpy", "construct", "typer", "click", "rich", "shellingham", "tqdm", "typing_extensions")
 PACKAGES += ("markdown_it", "mdurl", "pygments", "annotated_doc")
-"""What sifkit loads; those that are not installed are not needed by this version of the others."""
+"""Packages that sifkit loads; those that are not installed are not needed by this version of the others."""
 TRIAL = "import sifkit.cli, sifkit.runtime, ext3, numpy, construct, typer"
 
 

@@ -42,7 +42,7 @@ whoever frees space by removing files needs some for whiteouts."""
 KEPT_INODES, KEPT_SHARE = 16, 16
 """Least number of free inodes that files leave, likewise, or this part of all if that is less."""
 WORK_BLOCKS, WORK_INODES = 6, 3
-"""What whiteouts leave as well: the work directories that overlayfs makes anew at each start."""
+"""Blocks and inodes that whiteouts leave as well: for the work directories that overlayfs makes anew at each start."""
 MOUNT_FILES = 3
 """Files that overlayfs makes below its work directory when it is mounted, to see what the filesystem can do."""
 NAME_BLOCKS = 2

@@ -25,7 +25,7 @@ K = TypeVar("K", bound=Hashable)
 V = TypeVar("V")
 VALID_SECONDS = 86_400
 OPEN_FILES, LISTED_NAMES, XATTR_SETS = 64, 4096, 256
-"""What is kept at most; of the names of directories also all of the last one."""
+"""Most files, names and sets of xattrs that are kept; of the names of directories also all of the last one."""
 SMALL_DIRECTORY = 8192
 """Bytes of a directory, some hundred names, up to which it is read as a whole if one of them is looked up."""
 LARGE_DIRECTORY = 65_536

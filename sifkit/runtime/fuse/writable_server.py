@@ -49,7 +49,7 @@ COMMIT_SECONDS = 5.0
 FULL_OF_BYTES, FULL_OF_INODES = 28, 29
 """Exit codes of a server that had no room for a request; all others were carried out."""
 FULL: dict[int, Literal["bytes", "inodes"]] = {FULL_OF_BYTES: "bytes", FULL_OF_INODES: "inodes"}
-"""What it had none left of."""
+"""Resource that was used up, by exit code."""
 FEW_BLOCKS = 16
 """Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
 

@@ -15,7 +15,7 @@ from sifkit.runtime.container.programs import find_program, is_plain_script, why
 
 
 def refused(program: Path) -> str:
-    """What is said of a program that the kernel does not execute."""
+    """Message on a program that the kernel does not execute."""
     try:
         os.execve(program, [str(program)], {})
     except OSError as error:

@@ -18,7 +18,7 @@ PROGRAM = list(struct.iter_unpack("=HBBI", filter_program()))
 
 
 def decide(architecture: int, number: int) -> str:
-    """What the program decides on a call."""
+    """Decision of the program on a call."""
     data = struct.pack("=iI", number, architecture)
     accumulator = at = 0
     while True:

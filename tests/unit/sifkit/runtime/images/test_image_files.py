@@ -34,7 +34,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def openers(image: Path, offset: int | None) -> dict[str, Opener]:
-    """How a run reads and writes an image, or the overlay in a SIF at ``offset``."""
+    """Ways in which a run reads and writes an image, or the overlay in a SIF at ``offset``."""
     if offset is None:
         layer, upper = Layer(path=str(image), kind="ext3", has_marks=True), Upper(kind="image", path=str(image))
     else:
