@@ -79,12 +79,14 @@ class Reader:
         with ExitStack() as stack:
             fd = os.open(path, os.O_RDONLY | hostio.OPEN | hostio.NO_WAIT)
             stack.callback(os.close, fd)
-            found = cls(FileWindow(fd, offset, size), cache_bytes=cache_bytes)
+            source = FileWindow(fd, offset, size)
+            stack.callback(source.forget_descriptor)
+            found = cls(source, cache_bytes=cache_bytes)
             found._stack = stack.pop_all()
             return found
 
     def close(self) -> None:
-        """Close the file that ``open`` opened."""
+        """Close the file that ``open`` opened. What was not read before raises OSError (EBADF) then."""
         self._stack.close()
 
     def __enter__(self) -> Self:

@@ -37,6 +37,10 @@ class FileWindow:
     def size(self) -> int:
         return self._size
 
+    def forget_descriptor(self) -> None:
+        """Refuse reads from now on, with EBADF: the descriptor is closed, and its number may be another file's soon."""
+        self.fd = -1
+
     def read_at(self, offset: int, size: int, /) -> bytes:
         _check_range(offset, size, self._size)
         data = hostio.read_at(self.fd, self.offset + offset, size)
