@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sifkit import squashfs
 from sifkit.errors import SifkitError
 from sifkit.squashfs import CorruptSquashfsError, FileWindow, Reader, SeekableWindow
 from sifkit.squashfs.schema import (
@@ -308,3 +309,14 @@ def test_mutants() -> None:
         chance = random.Random(f"test {number}")
         outcomes.add(try_image(mutate(samples[number % len(samples)], chance), chance))
     assert {"fine", "CorruptSquashfsError", "TruncatedSquashfsError"} <= outcomes
+
+
+def test_help_has_a_word_on_everything() -> None:
+    for name in squashfs.__all__:
+        found = getattr(squashfs, name)
+        members = [
+            member
+            for key, member in vars(found).items()
+            if key[0] != "_" and (callable(member) or isinstance(member, property))
+        ]
+        assert found.__doc__ and all(member.__doc__ for member in members), name
