@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
@@ -26,6 +27,16 @@ def pytest_configure() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     # TMPDIR says where tests work, also after _quiet_environment has taken it away from what they run.
     tempfile.gettempdir()
+
+
+def pytest_sessionstart() -> None:
+    # Twelve thousand tests are collected, and all stay: looking for garbage among them takes seconds and finds nothing.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
