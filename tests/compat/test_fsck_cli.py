@@ -226,7 +226,7 @@ def test_a_journal_to_replay(image: Path, tmp_path: Path) -> None:
         for number in range(50):
             (point / f"upper/n{number}").write_bytes(b"%d" % number * 5000)
         (point / "upper/n7").unlink()
-        os.sync()
+        run_tool("sync", "-f", point)
         shutil.copyfile(image, copy)
     other = Path(shutil.copyfile(copy, tmp_path / "other.img"))
     theirs = e2fsck("-p", other)
