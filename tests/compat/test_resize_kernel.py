@@ -97,7 +97,7 @@ def _age(point: Path, seed: int) -> None:
             os.link(path, f"{path}.link")
             os.symlink("t" * generator.choice([10, 200]), f"{path}.symlink")
         paths.append(path)
-    os.sync()
+    run("sync", "-f", point)
     for path in generator.sample(paths, 200):
         path.unlink()
     free = os.statvfs(point).f_bavail * os.statvfs(point).f_bsize
