@@ -56,8 +56,8 @@ class DigestList:
 def _directory_of_names(names: set[str], path: str, images: list[str]) -> str:
     """Return the directory that the names of the list at ``path`` are relative to.
 
-    It is that of the list, the current directory, or one that is checked: the first in which most of the names are among what is
-    checked. If none is, the first in which most of them exist.
+    It is that of the list, the current directory, or one that is checked: the first in which most of the names are among what
+    is checked. If none is, the first in which most of them exist.
     """
     places = [os.path.dirname(path), "", *filter(os.path.isdir, images)]
     checked = [os.path.realpath(image) for image in images]
