@@ -210,7 +210,7 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     """Return the facts of an overlay that is given. Raises as ``image_facts``."""
     name = argument.path
     command = "mkdir" if name.endswith("/") else "sifkit overlay create --size 1G"
-    found = _found(name, hint=f"create it with: {command} {shell_quote(name)}")
+    found = _found(name, hint="" if argument.read_only else f"create it with: {command} {shell_quote(name)}")
     path = os.path.realpath(name)
     owner, group = _names(found)
     return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)

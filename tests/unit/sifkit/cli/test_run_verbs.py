@@ -91,6 +91,7 @@ def test_run_and_shell_need_no_words(run, image):
             ("-o", "none.img", "image.sif", "ls"),
             "directory; create it with: sifkit overlay create --size 1G none.img",
         ),
+        (("-o", "none.img:ro", "image.sif", "ls"), "none.img: no such file or directory\n"),
         (("-o", "none/", "image.sif", "ls"), "directory; create it with: mkdir none/\n"),
         (("-o", "text", "image.sif", "ls"), "text is no SIF, squashfs or ext3 image"),
         (("-o", "image.sif", "image.sif", "ls"), "image.sif has no overlay"),
