@@ -62,7 +62,7 @@ def command(
     is checked as by overlay fsck -fn.
 
     Readable does not mean unchanged: signatures are counted, not checked, and a digest alone tells that a file is the one that
-    was published. For that use --sha256; names in FILE are relative to the current directory or to that of FILE.
+    was published. For that use --sha256; names in FILE are relative to its directory, the current one or DIR.
 
     Directories are searched for images by content, with hidden files and subdirectories; symlinks in them are not followed. A
     file that is named .sif, .simg, .sqfs, .squashfs, .sqsh or .ext3 and is no image is bad.
@@ -76,7 +76,7 @@ def command(
 
     values.choice("--progress", progress, MODES)
     workers = _threads(threads)
-    digests = None if sha256 is None else DigestList(sha256)
+    digests = None if sha256 is None else DigestList(sha256, images=images)
     began = time.monotonic()
     report = _Report(console, sha256)
     with reporter(progress, console) as bar:
