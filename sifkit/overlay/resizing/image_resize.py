@@ -15,8 +15,6 @@ from dataclasses import replace
 
 from ext3 import hostio
 from ext3.errors import JournalFullError
-from ext3.fsck.context import CheckOptions
-from ext3.fsck.policy import Preen
 from ext3.progress import Progress, Silent
 
 from ...atomic import AtomicFile, HostPath, lock_range
@@ -25,7 +23,6 @@ from ...file_attributes import keep_attributes
 from ...host_space import full_host_errors
 from ...in_use import check_unused
 from ...replacing import OpenedFile
-from ..checking import CheckPlace, open_for_check
 from ..cloning import copy_data
 from ..images.image_format import image_kind
 from ..images.locked_file import open_for_edit
@@ -87,6 +84,11 @@ def _ignore(start: ResizeStart) -> None:
 
 def _check_first(name: str, options: ResizeOptions) -> int:
     """Make the repairs that are safe; return their number. Raises SifkitError if errors are left."""
+    from ext3.fsck.context import CheckOptions
+    from ext3.fsck.policy import Preen
+
+    from ..checking import CheckPlace, open_for_check
+
     place = CheckPlace(
         partition=options.partition,
         offset=options.offset,

@@ -11,9 +11,6 @@ from ext3 import hostio
 from ext3.device.base import FileDevice
 from ext3.errors import DeviceError, Ext3Error, GeometryError, TooSmallError
 from ext3.format.superblock import read_superblock
-from ext3.fsck.checking import check
-from ext3.fsck.context import CheckOptions
-from ext3.fsck.policy import CheckOnly, Preen
 from ext3.progress import Progress
 from ext3.read.filesystem import Filesystem
 from ext3.resize.application import apply
@@ -159,6 +156,10 @@ def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
             end = os.lseek(window.fd, 0, os.SEEK_END)
             device = FileDevice(window.fd, window.offset, end - window.offset)
             if not isinstance(error, Ext3Error) or isinstance(error, DeviceError):
+                from ext3.fsck.checking import check  # half of what a resize would load
+                from ext3.fsck.context import CheckOptions
+                from ext3.fsck.policy import CheckOnly, Preen
+
                 finish_resize(device)
                 whole = CheckOptions(force=True)
                 if read_superblock(device).needs_recovery or check(device, CheckOnly(), options=whole).findings:
