@@ -27,7 +27,7 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
     def start(plan: RunPlan, root: str) -> Start:
         facts = read_container_facts(plan.command, root)
         cwd = _working_directory(plan, root)
-        found = start_of(plan.command, plan.environment, facts, cwd=cwd, program=program)
+        found = start_of(plan.command, plan.environment, facts, cwd=_without_dots(root, cwd), program=program)
         if cwd != plan.cwd[0]:
             trouble = "cannot be entered" if _is_directory(root, plan.cwd[0]) else "is not in the container"
             notify(f"{show(plan.cwd[0])} {trouble}; the command starts in {show(cwd)}")
@@ -98,6 +98,13 @@ def _working_directory(plan: RunPlan, root: str) -> str:
         trouble = "permission denied" if _is_directory(root, plan.cwd[0]) else "no such directory in the container"
         raise FormatError(f"--cwd {show(plan.cwd[0])}: {trouble}")
     return found
+
+
+def _without_dots(root: str, path: str) -> str:
+    """Return a directory of the container for PWD, where ``.`` and ``..`` are not allowed; links stay if there are none."""
+    if not {".", ".."} & set(path.split("/")):
+        return path
+    return "/" + os.fsdecode(b"/".join(resolve_below(os.fsencode(root), os.fsencode(path)).existing))
 
 
 def _scripts(root: str, *, read: bool) -> Iterator[tuple[str, bytes]]:
