@@ -28,6 +28,8 @@ HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
 FAILED = 255
 """Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
+NOT_EXECUTED = "the interpreter or loader of the program is not in the container, or is not for this processor"
+"""What explains the message of a shell that has found a program, as ``not found``."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
@@ -188,7 +190,7 @@ exit 255
 }}
 _sifkit_find "$@"
 unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
-trap 'exit {FAILED}' 0
+trap 'printf "%s\n" "$0: {NOT_EXECUTED}" >&2; exit {FAILED}' 0
 [ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
 exec "$@"
 exit {FAILED}

@@ -216,6 +216,7 @@ def test_programs_that_the_shell_cannot_execute_exit_255(tmp_path: Path, shell: 
     environment, _ = planned(host={"BASH_VERSION": "5"})
     done = ran(started(environment, SCRIPTS, Command(action="exec", words=(str(program),))), tmp_path, SCRIPTS, shell)
     assert done.returncode == 255 and b"program" in done.stderr and b"shopt" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(b"sifkit exec: the interpreter or loader of the program is not in the")
 
 
 def test_cleanenv_keeps_the_terminal_and_proxies() -> None:
