@@ -271,7 +271,7 @@ def test_run_and_shell() -> None:
 
 
 def test_values_of_env() -> None:
-    assert parse_assignments(["A=1,B=2", "C=x=y", "D=a,b", '"E=x,y",F=']) == {
+    assert parse_assignments([" A=1, B=2", "C=x=y", "D=a,b", '"E=x,y",F=']) == {
         "A": "1",
         "B": "2",
         "C": "x=y",
