@@ -22,6 +22,7 @@ LAYERS, FILES, PROCESS, ENVIRONMENT, OTHER = "Layers", "Directories and files", 
 CGROUPS = "limits need cgroups; use those of your batch system, or systemd-run --user --scope -p MemoryMax=4G sifkit ..."
 CAPABILITIES = "capabilities are not changed: root keeps its own, a plain user has none"
 REGISTRY = "images are not fetched from a registry"
+NEEDING_VALUE = {"home", "env", "tmpfs-size", "pem-path"}
 HELPERS = "no helper programs are used for --fakeroot"
 
 
@@ -54,6 +55,11 @@ class RunOption(NamedTuple):
     def spelling(self) -> str:
         """Name as it is typed."""
         return f"--{self.name}"
+
+    @property
+    def accepts_empty(self) -> bool:
+        """True if an empty value stands for none, as with Apptainer: scripts pass variables that may not be set."""
+        return self.kind != "flag" and self.name not in NEEDING_VALUE
 
 
 class RunOptions(NamedTuple):

@@ -11,6 +11,7 @@ import pytest
 from sifkit.cli import main
 from sifkit.cli.support.quick_run import parse_plain
 from sifkit.runtime.planning.config import config_paths
+from sifkit.runtime.planning.options import OPTIONS
 
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
@@ -94,6 +95,8 @@ def test_run_and_shell_need_no_words(run, image):
         (("-o", "text", "image.sif", "ls"), "text is no SIF, squashfs or ext3 image"),
         (("-o", "image.sif", "image.sif", "ls"), "image.sif has no overlay"),
         (("--env", "A", "image.sif", "ls"), "--env A: A is no NAME=VALUE"),
+        (("--env", "", "image.sif", "ls"), "--env has an empty value"),
+        (("--home=", "image.sif", "ls"), "--home has an empty value"),
         (("--env-file", "none", "image.sif", "ls"), "--env-file none: No such file or directory"),
         (("--env-file", "text", "image.sif", "ls"), "text, line 1: it is no NAME=VALUE"),
         (("-B", "/no/such:/x", "image.sif", "ls"), "/no/such: no such file or directory; it is the source of a bind"),
@@ -123,6 +126,13 @@ def test_variables_are_options(run, image, monkeypatch):
     lines, err = dry(run, "image.sif", "ls")
     assert "mount: /mnt/e <- /etc" in lines and "directory: /etc" in lines
     assert err == "sifkit exec: warning: --unsquash has no effect: images are unpacked only where nothing else works\n"
+
+
+def test_empty_values_of_options_are_none(run, image):
+    names = [one.spelling for one in OPTIONS if one.accepts_empty and not one.only]
+    assert {"--bind", "--overlay", "--cwd", "--memory"} < set(names)
+    lines, err = dry(run, *(f"{name}=" for name in names), "-S", "", "-B", "/etc:/mnt/e", "image.sif", "ls")
+    assert err == "" and lines == dry(run, "-B", "/etc:/mnt/e", "image.sif", "ls")[0]
 
 
 def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
