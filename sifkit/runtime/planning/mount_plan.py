@@ -153,7 +153,8 @@ def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: Si
             f"this site does not allow to show the working directory ('user bind control = no' in {show(site.path)})"
         )
         return
-    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
+    in_home = bool(request.options.home) and _is_below(cwd, planned.home)
+    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True, make_in_bind=in_home))
 
 
 def _host_mount(path: str) -> Mount:
@@ -248,7 +249,9 @@ def _add_user_binds(
             continue
         if first := shown.get(spec.target):
             if first != spec:
-                planned.notes.append(f"bind of {show(spec.source)} ignored: {show(first.source)} is at {show(spec.target)} already")
+                planned.notes.append(
+                    f"bind of {show(spec.source)} ignored: {show(first.source)} is at {show(spec.target)} already"
+                )
             continue
         shown[spec.target] = spec
         if request.kind_of(spec.source) == "missing":

@@ -52,9 +52,7 @@ def test_mounts() -> None:
     assert parse_mounts(["", "source=/a,destination=/b\n"], "/") == (BindSpec("/a", "/b"),)
 
 
-@pytest.mark.parametrize(
-    "text", ["type=tmpfs,destination=/b", "type=bind,source=/a", "type=bind,x=1", "a\nb", '"a']
-)
+@pytest.mark.parametrize("text", ["type=tmpfs,destination=/b", "type=bind,source=/a", "type=bind,x=1", "a\nb", '"a'])
 def test_mounts_that_are_wrong(text: str) -> None:
     with pytest.raises(UsageError, match="--mount"):
         parse_mounts([text], "/")

@@ -474,6 +474,9 @@ def test_home_directories() -> None:
     assert mount_at(plan, "/home/me").source == "/work/dir/h" and plan.home == plan.environment.fixed["HOME"] == "/home/me"
     assert planned(fakeroot=True).home == "/root"
     assert "/home/alice" not in targets(planned(no_home=True)) and planned(no_home=True).home == "/home/alice"
+    inside = {"caller": CALLER._replace(cwd="/home/alice/project")}
+    assert mount_at(planned(home="/h:/home/alice", request=inside), "/home/alice/project").make_in_bind
+    assert not mount_at(planned(home="/h:/home/alice"), "/work/dir").make_in_bind
     plan = planned(home="/h:/home/me", no_home=True)
     assert "/home/me" not in targets(plan) and plan.home == "/home/me"
     refused("/file is no directory", kind=FormatError, home="/file")
