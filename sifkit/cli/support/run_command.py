@@ -62,7 +62,7 @@ def run_verb(action: Action, *, doc: str, examples: Sequence[str], words: str, w
         found: dict[str, Value] = {
             key: tuple(one for one in value if one) if isinstance(value, list | tuple) else value
             for key, value in values.items()
-            if value is not None
+            if value not in (None, False)
         }
         return run_or_report(console, action, image, given, found)
 

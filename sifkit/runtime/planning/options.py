@@ -11,7 +11,18 @@ from typing import Literal, NamedTuple
 
 from ...errors import NotYetError, UsageError, show
 
-__all__ = ["OPTIONS", "RunOption", "RunOptions", "Value", "check_options", "no_effect_notes", "options_for", "with_variables"]
+__all__ = [
+    "FALSE",
+    "OPTIONS",
+    "TRUE",
+    "RunOption",
+    "RunOptions",
+    "Value",
+    "check_options",
+    "no_effect_notes",
+    "options_for",
+    "with_variables",
+]
 
 Kind = Literal["flag", "text", "list"]
 Status = Literal["works", "no effect", "refused"]
@@ -299,12 +310,13 @@ def with_variables(
 ) -> tuple[dict[str, Value], tuple[str, ...]]:
     """Add the values that the environment has for options that are not given; return them and notes.
 
-    APPTAINER_X wins over SINGULARITY_X. Raises UsageError for a variable that is no truth value.
+    A flag that is False is given as ``--contain=false``. APPTAINER_X wins over SINGULARITY_X. Raises UsageError for a variable that is no truth value.
     """
     found = dict(values)
     notes: list[str] = []
     for option in options_for(verb):
-        if found.get(option.key) and option.key not in JOINED:
+        before = found.get(option.key)
+        if (before or before is False) and option.key not in JOINED:
             continue
         texts = [(name, text) for name in option.variables if (text := _variable(name, environment, notes))]
         if not texts:

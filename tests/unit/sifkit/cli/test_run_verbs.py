@@ -11,7 +11,7 @@ import pytest
 from sifkit.cli import main
 from sifkit.cli.support.quick_run import parse_plain
 from sifkit.runtime.planning.config import config_paths
-from sifkit.runtime.planning.options import OPTIONS
+from sifkit.runtime.planning.options import OPTIONS, with_variables
 
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
@@ -236,6 +236,7 @@ PLAIN = [
     ("-eH/tmp", "--pwd", "/etc", "--nocolor", "image.sif"),
     ("-o", "a.img:ro", "--overlay=b.img", "-S", "a,b", "--env", "A=b=c", "image.sif", "x"),
     ("--env", "-x", "-", "-e"),
+    ("-S", "", "--bind=", "-B", "/a", "--cwd", "/a", "--cwd=", "x"),
 ]
 
 
@@ -261,9 +262,10 @@ def test_both_parsers_read_the_same(image, monkeypatch, words):
         ("--help", "image.sif"),
         ("-e",),
         ("-B",),
-        ("-B", "", "x"),
-        ("--bind=", "x"),
-        ("--nv=1", "x"),
+        ("--home=", "x"),
+        ("--nv=yes", "x"),
+        ("--nv=", "x"),
+        ("--quiet=1", "x"),
         ("", "x"),
         ("-Z", "x"),
     ],
@@ -271,6 +273,14 @@ def test_both_parsers_read_the_same(image, monkeypatch, words):
 def test_what_is_not_plain_is_left_to_typer(words):
     assert parse_plain("exec", words) is None
     assert parse_plain("exec", ("-s", "x", "image.sif")) is None and parse_plain("shell", ("-s", "x", "image.sif")) is not None
+
+
+def test_spellings_of_apptainer():
+    """Go's parser takes a value of a flag after ``=``, and drops that sign after a letter."""
+    found = parse_plain("exec", ("--contain=true", "-e=0", "-qB=/a:/b=c", "-B/d", "--env=A=1", "image.sif", "-c=true"))
+    assert found.values == {"contain": True, "cleanenv": False, "bind": ("/a:/b=c", "/d"), "env": ("A=1",)}
+    assert found.common == ["quiet"] and found.words == ("-c=true",)
+    assert with_variables(found.values, {"APPTAINER_CLEANENV": "1"}, "exec")[0]["cleanenv"] is False
 
 
 def test_facts_load_neither_numpy_nor_construct(image):
