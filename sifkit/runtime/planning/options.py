@@ -310,7 +310,8 @@ def with_variables(
 ) -> tuple[dict[str, Value], tuple[str, ...]]:
     """Add the values that the environment has for options that are not given; return them and notes.
 
-    A flag that is False is given as ``--contain=false``. APPTAINER_X wins over SINGULARITY_X. Raises UsageError for a variable that is no truth value.
+    A flag that is False is given as ``--contain=false``. APPTAINER_X wins over SINGULARITY_X. Raises UsageError for a variable
+    that is no truth value.
     """
     found = dict(values)
     notes: list[str] = []
