@@ -116,6 +116,7 @@ class RunOptions(NamedTuple):
     shell: str = ""
     dry_run: bool = False
     no_privs: bool = False
+    keep_privs: bool = False
     given: frozenset[str] = frozenset()
 
     @classmethod
@@ -242,6 +243,7 @@ OPTIONS: tuple[RunOption, ...] = (
     RunOption("nv", "flag", "show Nvidia GPUs and their libraries", "", "", PROCESS, variables=("NV",)),
     RunOption("rocm", "flag", "show AMD GPUs and their libraries", "", "", PROCESS, variables=("ROCM",)),
     RunOption("no-privs", "flag", "as root, run without capabilities", "", "", PROCESS, variables=("NO_PRIVS",)),
+    RunOption("keep-privs", "flag", "as root, keep capabilities that the site takes", "", "", PROCESS, variables=("KEEP_PRIVS",)),
     RunOption("dry-run", "flag", "print what would be done, and run nothing", "", "", OTHER),
     RunOption("no-nv", "flag", "do not show Nvidia GPUs", variables=("NV_OFF", "NO_NV"), hidden=True),
     RunOption("no-rocm", "flag", "do not show AMD GPUs", variables=("ROCM_OFF", "NO_ROCM"), hidden=True),
@@ -264,7 +266,6 @@ OPTIONS: tuple[RunOption, ...] = (
     _unneeded("ignore-fakeroot-command", "flag", HELPERS, "IGNORE_FAKEROOT_COMMAND"),
     _refused("add-caps", "text", CAPABILITIES, "ADD_CAPS"),
     _refused("drop-caps", "text", CAPABILITIES, "DROP_CAPS"),
-    _refused("keep-privs", "flag", CAPABILITIES, "KEEP_PRIVS"),
     _refused("allow-setuid", "flag", "set-user-ID programs never work in a container here", "ALLOW_SETUID"),
     _refused("security", "list", "SELinux, AppArmor and seccomp profiles are not applied", "SECURITY"),
     _refused("apply-cgroups", "text", CGROUPS, "APPLY_CGROUPS"),

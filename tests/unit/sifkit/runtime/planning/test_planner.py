@@ -550,6 +550,15 @@ def test_capabilities_are_dropped() -> None:
     assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
     assert planned(no_privs=True, fakeroot=True, host=ROOT).drops_capabilities
     assert "capabilities: none" in plan_lines(planned(no_privs=True))
+    root = {"caller": CALLER._replace(uid=0)}
+    for value, notes in (("no", 0), ("file", 1)):
+        site = SiteConfig(path="conf", root_default_capabilities=value)
+        plan = planned(site=site, host=ROOT, request=root)
+        assert plan.drops_capabilities and len(plan.notes) == notes
+        assert not planned(site=site, host=ROOT, request=root, keep_privs=True).drops_capabilities
+        assert planned(site=site, host=ROOT, request=root, keep_privs=True, no_privs=True).drops_capabilities
+        assert not planned(site=site).drops_capabilities and not planned(site=site, fakeroot=True).drops_capabilities
+    refused("--keep-privs is for root", keep_privs=True)
     assert "fakeroot: changes of owners and users succeed, and change nothing" in plan_lines(planned(fakeroot=True))
 
 
