@@ -298,6 +298,8 @@ L=${NOPE:-def}${NOPE-}
 M='it'"s"\ x
 export A
 N="\$A \" \x"
+O=~/o; P=~  export Q="~" R=a~ # several in a line
+S=$O;
 """
 
 
@@ -315,6 +317,11 @@ def test_environment_file() -> None:
         "L": "def",
         "M": "its x",
         "N": '$A " \\x',
+        "O": "/h/o",
+        "P": "/h",
+        "Q": "~",
+        "R": "a~",
+        "S": "/h/o",
     }
 
 
@@ -322,6 +329,7 @@ def test_environment_file() -> None:
     "line",
     [
         "F=un quoted",
+        "F=1 G=2 command",
         "H=$(echo sub)",
         "I=`id`",
         "Q='open",
