@@ -28,6 +28,10 @@ HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
 FAILED = 255
 """Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
+SHELL_MADE = "HOSTNAME HOSTTYPE MACHTYPE OSTYPE OLDPWD PS2 PS4 SHLVL TERM"
+"""Variables that shells set for themselves: kept, they would be taken for the image's, and the host's would not pass."""
+READ_ONLY = ("EUID", "UID")
+"""Variables that bash lets nobody set; those of the host are the same, but exported."""
 NOT_EXECUTED = "the interpreter or loader of the program is not in the container, or is not for this processor"
 """What explains the message of a shell that has found a program, as ``not found``."""
 OURS = "99-runtimevars.sh"
@@ -137,11 +141,15 @@ def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tupl
     prepend, append = value_of(environment.prepend_path), value_of(environment.append_path)
     held, first = " ".join(variables), len(variables)
     passed = [name for name in environment.passed if is_variable_name(name)]
+    final += [f"export {name}" for name in READ_ONLY if name in passed]
     for name in passed:
         value_of(environment.passed[name])
     # exported functions of bash: only a shell that knows such names keeps them
     others = {name: value for name, value in environment.passed.items() if not is_variable_name(name)}
     script = f"""\
+unset {SHELL_MADE}
+_sifkit_home=$HOME
+_sifkit_pwd=$PWD
 _sifkit_source() {{ . "$_sifkit_file"; }}
 _sifkit_inject() {{
 {chr(10).join(inject)}
@@ -156,6 +164,8 @@ case $_sifkit_file in */{AFTER}) _sifkit_inject; _sifkit_found=1;; esac
 fi
 done
 [ -n "$_sifkit_found" ] || _sifkit_inject
+[ "$PWD" = "$_sifkit_pwd" ] || cd "$_sifkit_pwd" && unset OLDPWD
+export HOME="${{HOME-$_sifkit_home}}"
 _sifkit_n={first}
 for _sifkit_name in {" ".join(passed)}; do
 eval "case \\${{$_sifkit_name+x}}\\${{$_sifkit_name-}} in
@@ -189,9 +199,12 @@ printf '%s: %s: executable file not found in $PATH\\n' "$0" "$1" >&2
 exit 255
 }}
 _sifkit_find "$@"
-unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
+unset _sifkit_file _sifkit_found _sifkit_home _sifkit_pwd _sifkit_n _sifkit_name {held}
 trap 'printf "%s\n" "$0: {NOT_EXECUTED}" >&2; exit {FAILED}' 0
-[ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
+if [ -n "${{BASH_VERSINFO-}}" ]; then
+shopt -s execfail
+SHLVL=$((${{SHLVL:-0}} + 1)) # which exec takes off again
+fi
 exec "$@"
 exit {FAILED}
 """

@@ -18,8 +18,8 @@ MIB = 1 << 20
 class SiteConfig(NamedTuple):
     """Directives of apptainer.conf, by their names with ``_`` for spaces. ``path``: the file, empty for the defaults.
 
-    ``mount_dev``: "yes", "no" or "minimal". ``root_default_capabilities``: "full", "no" or "file". ``enable_overlay``: "yes", "no", "try" or "driver". ``sessiondir_max_size``: MiB.
-    ``bind_path``: as for ``--bind``.
+    ``mount_dev``: "yes", "no" or "minimal". ``root_default_capabilities``: "full", "no" or "file". ``enable_overlay``: "yes",
+    "no", "try" or "driver". ``sessiondir_max_size``: MiB. ``bind_path``: as for ``--bind``.
     """
 
     path: str = ""

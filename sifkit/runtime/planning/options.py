@@ -243,7 +243,9 @@ OPTIONS: tuple[RunOption, ...] = (
     RunOption("nv", "flag", "show Nvidia GPUs and their libraries", "", "", PROCESS, variables=("NV",)),
     RunOption("rocm", "flag", "show AMD GPUs and their libraries", "", "", PROCESS, variables=("ROCM",)),
     RunOption("no-privs", "flag", "as root, run without capabilities", "", "", PROCESS, variables=("NO_PRIVS",)),
-    RunOption("keep-privs", "flag", "as root, keep capabilities that the site takes", "", "", PROCESS, variables=("KEEP_PRIVS",)),
+    RunOption(
+        "keep-privs", "flag", "as root, keep capabilities where the site drops them", "", "", PROCESS, variables=("KEEP_PRIVS",)
+    ),
     RunOption("dry-run", "flag", "print what would be done, and run nothing", "", "", OTHER),
     RunOption("no-nv", "flag", "do not show Nvidia GPUs", variables=("NV_OFF", "NO_NV"), hidden=True),
     RunOption("no-rocm", "flag", "do not show AMD GPUs", variables=("ROCM_OFF", "NO_ROCM"), hidden=True),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -180,6 +181,30 @@ def test_scripts_that_change_the_shell_do_not_disturb(tmp_path: Path, shell: str
     environment, _ = planned(host={"Q": "1"})
     start = started(environment, scripts, Command(action="exec", words=("sh", "-c", 'echo "$1" $B $Q', "me", "a  b")))
     assert ran(start, tmp_path, scripts, shell).stdout == b"a  b 1 1\n"
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_variables_that_shells_set_themselves_pass(tmp_path: Path, shell: str) -> None:
+    host = {
+        "TERM": "xterm",
+        "HOSTNAME": "node",
+        "OSTYPE": "o",
+        "OLDPWD": "/old",
+        "PS4": "+",
+        "SHLVL": "3",
+        "UID": str(os.getuid()),
+    }
+    start = started(planned(host=host)[0], {"10-a.sh": "export A=1\n"})
+    done = ran(start, tmp_path, {"10-a.sh": "export A=1\n"}, shell)
+    found = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+    assert {name: found.get(name) for name in host} == host and done.stderr == b""
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_scripts_change_neither_the_working_directory_nor_remove_the_home(tmp_path: Path, shell: str) -> None:
+    scripts = {"10-a.sh": "cd /usr\nunset HOME\n", "99-base.sh": "export A=1\n"}
+    found = environment_of(started(planned(host={})[0], scripts), tmp_path, scripts, shell)
+    assert (found["PWD"], found["HOME"]) == ("/", "/home/me")
 
 
 @pytest.mark.parametrize("shell", SHELLS)
