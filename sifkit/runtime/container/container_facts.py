@@ -47,13 +47,13 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
 
 def read_container_facts(command: Command, root: str) -> ContainerFacts:
     """Return the facts that decide how ``command`` starts in the container mounted at ``root``. Raises FormatError."""
-    has_shell = _is_executable(root, "/bin/sh")
+    has_shell, has_bash = _is_executable(root, "/bin/sh"), _is_executable(root, "/bin/bash")
     app = f"/scif/apps/{command.app}" if command.app else ""
     runscript = f"{app}/scif/runscript" if app else RUNSCRIPT
     return ContainerFacts(
         shell=has_shell,
-        bash=_is_executable(root, "/bin/bash"),
-        scripts=tuple(_scripts(root, read=not has_shell)),
+        bash=has_bash,
+        scripts=tuple(_scripts(root, read=not (has_shell or has_bash))),
         runscript=runscript if _is_executable(root, runscript) else "",
         has_app=not app or _is_directory(root, app),
         has_asked_shell=bool(command.shell) and _is_executable(root, command.shell),

@@ -1,8 +1,9 @@
 """Start of the command in a container: the words and the environment for execve, with the scripts of the image in between.
 
 An image may have scripts in /.singularity.d/env that set variables. The shell of the container reads them in a script of ours,
-which then sets the user's variables, passes on the host's, and becomes the command. Without such scripts no shell is needed; if
-there are scripts but no shell, their plain assignments are read here. Pure.
+which then sets the user's variables, passes on the host's, and becomes the command. It is bash where the image has it, since
+Apptainer reads them with an interpreter of its own that knows bash's syntax, and many have ``source`` or arrays. Without such
+scripts no shell is needed; if there are scripts but no shell, their plain assignments are read here. Pure.
 
 The values go to the script as variables ``_sifkit_0``, ``_sifkit_1`` ..., so that no value needs quoting, and the script, which
 is one argument of at most 128 KiB, stays small.
@@ -23,7 +24,9 @@ __all__ = ["ContainerFacts", "start_of"]
 RUNSCRIPT = "/.singularity.d/runscript"
 ENVIRONMENT_DIRECTORY = "/.singularity.d/env"
 AFTER = "99-base.sh"
-"""Script after which the user's variables are set."""
+"""Script after which the user's variables are set. Apptainer puts it into every image; it adds the path of libraries."""
+APPS = "95-apps.sh"
+"""Script of Apptainer that sets the variables of an app, if there is one."""
 HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
 FAILED = 255
@@ -59,18 +62,22 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
     extra = {"SHELL": words[0]} if command.action == "shell" else {}
     fixed = {**environment.fixed, "PWD": cwd}
     evaluated = environment.is_evaluated and any(needs_evaluation(value) for value in environment.injected.values())
-    if facts.shell and (facts.scripts or evaluated):
+    if (facts.shell or facts.bash) and (facts.scripts or evaluated):
         script, variables = _script(environment, extra)
-        return Start(("/bin/sh", "-c", script, program, *words), {**variables, **fixed}, notes)
+        shell = ("/bin/bash", "--norc") if facts.bash else ("/bin/sh",)
+        return Start((*shell, "-c", script, program, *words), {**variables, **fixed}, notes)
     variables = dict(fixed)
     if facts.scripts:
-        before = [text for name, text in facts.scripts if name <= AFTER]
-        ignored = sum(apply_assignments(text, variables) for text in before)
+        usual = {AFTER} if command.app else {AFTER, APPS}
+        before = [(name, text) for name, text in facts.scripts if name <= AFTER]
+        ignored = sum(apply_assignments(text, variables) * (name not in usual) for name, text in before)
         _inject(environment, variables)
         after = [text for name, text in facts.scripts if name > AFTER and name != OURS]
         ignored += sum(apply_assignments(text, variables) for text in after)
         if ignored:
             notes = (*notes, f"the image has no /bin/sh; not understood in its environment scripts: {counted(ignored, 'line')}")
+        if any(name == AFTER for name, _ in before):
+            environment = environment._replace(with_libraries=True)
     else:
         _inject(environment, variables)
     _finish(environment, variables)

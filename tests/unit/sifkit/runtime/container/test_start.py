@@ -58,7 +58,7 @@ def ran(start: Start, directory: Path, scripts: Mapping[str, str], shell: str = 
     for name, text in scripts.items():
         (directory / name).write_text(text)
     argv = [word.replace(ENVIRONMENT_DIRECTORY, str(directory)) for word in start.argv]
-    argv[:1] = [shutil.which(shell) or shell, *(["sh"] if shell == "busybox" else [])]
+    argv[: argv.index("-c")] = [shutil.which(shell) or shell, *(["sh"] if shell == "busybox" else [])]
     return subprocess.run(argv, env=dict(start.environment), capture_output=True, cwd="/", check=False)
 
 
@@ -124,6 +124,15 @@ def test_without_a_shell_other_lines_are_left_out_with_a_note() -> None:
     start = started(environment, scripts, shell=False)
     assert start.environment["OUT"] == "1" and "IN" not in start.environment and "A" not in start.environment
     assert start.notes == ("the image has no /bin/sh; not understood in its environment scripts: 4 lines",)
+
+
+def test_without_a_shell_the_usual_scripts_of_apptainer_are_no_note() -> None:
+    environment, _ = planned(host={})
+    usual = 'if [ -n "${X:-}" ]; then\nexport X\nfi\n'
+    scripts = {"90-environment.sh": "export LD_LIBRARY_PATH=/own\n", "95-apps.sh": usual, "99-base.sh": usual}
+    start = started(environment, scripts, shell=False)
+    assert start.notes == () and start.environment["LD_LIBRARY_PATH"] == "/own:/.singularity.d/libs"
+    assert started(environment, scripts, Command(action="exec", words=("x",), app="a"), shell=False).notes
 
 
 def test_without_scripts_no_shell_is_started() -> None:
@@ -198,6 +207,18 @@ def test_variables_that_shells_set_themselves_pass(tmp_path: Path, shell: str) -
     done = ran(start, tmp_path, {"10-a.sh": "export A=1\n"}, shell)
     found = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
     assert {name: found.get(name) for name in host} == host and done.stderr == b""
+
+
+@pytest.mark.skipif("bash" not in SHELLS, reason="bash is not installed")
+def test_scripts_are_read_by_bash_where_the_image_has_it(tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("export MORE=1\n")
+    scripts = {"10-a.sh": f"source {tmp_path}/more\n[[ x = x ]] && export A=1\nnames=(b c)\nexport B=${{names[0]}}\n"}
+    scripts |= {"20-b.sh": "f() { :; }\nexport -f f\nif (\n", "30-c.sh": "export C=1\n"}
+    start = started(planned(host={})[0], scripts, bash=True)
+    assert start.argv[:3] == ("/bin/bash", "--norc", "-c")
+    done = ran(start, tmp_path, scripts, "bash")
+    assert done.returncode == 0 and b"10-a.sh" not in done.stderr
+    assert {b"MORE=1", b"A=1", b"B=b", b"C=1"} <= set(done.stdout.split(b"\0"))
 
 
 @pytest.mark.parametrize("shell", SHELLS)
