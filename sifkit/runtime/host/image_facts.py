@@ -48,15 +48,16 @@ def image_facts(name: str) -> ImageFacts:
     """
     _reject_uri(name)
     found = _found(name)
-    path = os.path.realpath(name) if stat.S_ISDIR(found.st_mode) else os.path.abspath(name)
+    path = os.path.abspath(name)
     owner, group = _names(found)
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
         from .host_filesystems import has_mounts
 
-        root = Layer(path=path, kind="directory", has_mounts=has_mounts(path), is_foreign=_is_foreign(found))
+        real = os.path.realpath(path)
+        root = Layer(path=real, kind="directory", has_mounts=has_mounts(real), is_foreign=_is_foreign(found))
         return ImageFacts(
-            path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
+            path=path, real_path=real, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
         )
     if image_kind(name) != "sif":
         kind = _file_kind(name)

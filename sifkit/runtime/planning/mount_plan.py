@@ -153,7 +153,8 @@ def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: Si
             f"this site does not allow to show the working directory ('user bind control = no' in {show(site.path)})"
         )
         return
-    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
+    in_home = bool(request.options.home) and _is_below(cwd, planned.home)
+    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True, make_in_bind=in_home))
 
 
 def _host_mount(path: str) -> Mount:
@@ -241,10 +242,18 @@ def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
 def _add_user_binds(
     planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], binds: Sequence[BindSpec]
 ) -> None:
-    """Add the binds of the user. Raises FormatError for a source that is missing."""
+    """Add the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
+    shown: dict[str, BindSpec] = {}
     for spec in binds:
         if not site.user_bind_control and not _is_device_bind(spec):
             continue
+        if first := shown.get(spec.target):
+            if first != spec:
+                planned.notes.append(
+                    f"bind of {show(spec.source)} ignored: {show(first.source)} is at {show(spec.target)} already"
+                )
+            continue
+        shown[spec.target] = spec
         if request.kind_of(spec.source) == "missing":
             raise FormatError(
                 f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
@@ -269,9 +278,7 @@ def _add_home(
     target = "/root" if options.fakeroot else source
     if options.home:
         source, target = parse_home(options.home, request.caller.cwd)
-        if options.no_home:
-            raise UsageError("--home and --no-home exclude each other", hint="leave out one of them")
-        if request.kind_of(source) == "file":
+        if request.kind_of(source) == "file" and not options.no_home:
             raise FormatError(f"{show(source)} is no directory", path=source, hint="it is the source of --home")
     planned.home = target
     if options.no_home or "home" in skipped or not (site.mount_home or options.home):

@@ -71,3 +71,11 @@ def test_a_truncated_image_with_an_ext3_root(tmp_path: Path) -> None:
     os.truncate(image, 2 << 20)
     with pytest.raises(TruncatedSIFError, match="object 1 ends at byte"):
         image_facts(str(image))
+
+
+def test_an_image_has_the_name_of_the_link_to_it(tmp_path: Path) -> None:
+    """APPTAINER_NAME is what the user has called the image, also a directory."""
+    (tmp_path / "box-1.2").mkdir()
+    (tmp_path / "box").symlink_to("box-1.2")
+    found = image_facts(str(tmp_path / "box"))
+    assert found.path == str(tmp_path / "box") and found.root.path == found.real_path == os.path.realpath(tmp_path / "box-1.2")
