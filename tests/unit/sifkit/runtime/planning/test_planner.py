@@ -329,8 +329,8 @@ def test_default_mounts() -> None:
         "/proc",
         "/sys",
         "/home/alice",
-        "/tmp",
         "/var/tmp",
+        "/tmp",
         "/etc/resolv.conf",
         "/etc/passwd",
         "/etc/group",
@@ -394,6 +394,9 @@ def test_binds_of_the_user_and_the_site() -> None:
     assert plan.environment.fixed["APPTAINER_BIND"] == "/d,/y"
     assert planned(site=SiteConfig(bind_path=("/missing",))).notes == ()
     refused("/missing/x: no such file or directory", kind=FormatError, bind=("/missing/x:/y",))
+    plan = planned(site=SiteConfig(path="conf", bind_path=("/a:/b:noatime", "/scratch")))
+    assert "/b" not in targets(plan) and "/scratch" in targets(plan)
+    assert plan.notes == ("bind path /a:/b:noatime: no such option noatime; left out, tell the administrator",)
 
 
 def test_the_first_of_several_binds_at_a_path_counts() -> None:
