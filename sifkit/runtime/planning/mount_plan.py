@@ -298,10 +298,10 @@ def _add_home(
         source = posixpath.join(_workdir(request), "home")
         planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))
     elif contained and not options.home:
-        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+        planned.mounts.append(Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid)))
     elif request.kind_of(source) == "missing":
         planned.notes.append(f"the home directory {show(source)} is missing on this host; an empty one in memory is shown")
-        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+        planned.mounts.append(Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid)))
     else:
         planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
 

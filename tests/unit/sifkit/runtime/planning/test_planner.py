@@ -119,6 +119,13 @@ def test_the_overlay_in_the_image_is_read_or_written_to() -> None:
     assert plan.upper == WITH_OVERLAY.uppers[0] and plan.notes == ("--writable-tmpfs has no effect with --writable",)
 
 
+def test_writing_to_a_signed_overlay_is_noted() -> None:
+    signed = WITH_OVERLAY._replace(signed=frozenset({2}))
+    (note,) = planned(image=signed, writable=True).notes
+    assert note == "/base.sif is signed, and what is written to its overlay breaks the signature"
+    assert planned(image=signed).notes == planned(image=WITH_OVERLAY, writable=True).notes == ()
+
+
 def test_a_directory_is_written_to_itself() -> None:
     image = ImageFacts(path="/box", kind="directory", root=Layer(path="/box", kind="directory"))
     plan = planned(image=image, writable=True)
