@@ -64,10 +64,10 @@ def parse_plain(action: Action, args: Sequence[str]) -> PlainArguments | None:
     from ...runtime.planning.options import FALSE, TRUE, options_for
 
     names: dict[str, RunOption] = {}
-    for option in options_for(action):
-        names |= {f"--{name}": option for name in (option.name, *option.other_names)}
-        if option.letter:
-            names[f"-{option.letter}"] = option
+    for known in options_for(action):
+        names |= {f"--{name}": known for name in (known.name, *known.other_names)}
+        if known.letter:
+            names[f"-{known.letter}"] = known
     found = PlainArguments()
     rest = list(args)
     while rest and len(rest[0]) > 1 and rest[0].startswith("-"):

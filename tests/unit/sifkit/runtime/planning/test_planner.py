@@ -119,6 +119,13 @@ def test_the_overlay_in_the_image_is_read_or_written_to() -> None:
     assert plan.upper == WITH_OVERLAY.uppers[0] and plan.notes == ("--writable-tmpfs has no effect with --writable",)
 
 
+def test_writing_to_a_signed_overlay_is_noted() -> None:
+    signed = WITH_OVERLAY._replace(signed=frozenset({2}))
+    (note,) = planned(image=signed, writable=True).notes
+    assert note == "/base.sif is signed, and what is written to its overlay breaks the signature"
+    assert planned(image=signed).notes == planned(image=WITH_OVERLAY, writable=True).notes == ()
+
+
 def test_a_directory_is_written_to_itself() -> None:
     image = ImageFacts(path="/box", kind="directory", root=Layer(path="/box", kind="directory"))
     plan = planned(image=image, writable=True)
@@ -329,8 +336,8 @@ def test_default_mounts() -> None:
         "/proc",
         "/sys",
         "/home/alice",
-        "/tmp",
         "/var/tmp",
+        "/tmp",
         "/etc/resolv.conf",
         "/etc/passwd",
         "/etc/group",
@@ -394,6 +401,9 @@ def test_binds_of_the_user_and_the_site() -> None:
     assert plan.environment.fixed["APPTAINER_BIND"] == "/d,/y"
     assert planned(site=SiteConfig(bind_path=("/missing",))).notes == ()
     refused("/missing/x: no such file or directory", kind=FormatError, bind=("/missing/x:/y",))
+    plan = planned(site=SiteConfig(path="conf", bind_path=("/a:/b:noatime", "/scratch")))
+    assert "/b" not in targets(plan) and "/scratch" in targets(plan)
+    assert plan.notes == ("bind path /a:/b:noatime: no such option noatime; left out, tell the administrator",)
 
 
 def test_the_first_of_several_binds_at_a_path_counts() -> None:
