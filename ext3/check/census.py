@@ -87,7 +87,8 @@ class Census:
             return odd
 
         found = rows_where(len(self.mode), wrong)
-        return found[(found == ROOT_INO) | (found >= first_ino)]
+        checked: Numbers = found[(found == ROOT_INO) | (found >= first_ino)]
+        return checked
 
     def add_names(self, inos: Numbers) -> None:
         """Count one name more of each of these inodes, for each time it is there."""

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ext3 import hostio
+from ext3.device.copy_on_write import CopyOnWriteDevice
 from ext3.errors import JournalFullError
 from ext3.progress import Progress, Silent
 
@@ -108,7 +109,9 @@ def _check_first(name: str, options: ResizeOptions) -> int:
 def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeResult:
     with open_window(name, options.partition, offset=options.offset) as window:
         check_unused(name, writers_only=True, span=(window.offset, window.size) if window.partition is not None else None)
-        planned = plan_resize(window, options.target, progress, fixed=options.offset is not None)
+        device = CopyOnWriteDevice(window.device())
+        finish_resize(device)  # as the resize itself does
+        planned = plan_resize(window, options.target, progress, fixed=options.offset is not None, device=device)
         in_place = planned.has_journal
         dropped: tuple[int, ...] = ()
         notes: tuple[str, ...] = ()

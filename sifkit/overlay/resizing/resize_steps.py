@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from ext3 import hostio
-from ext3.device.base import FileDevice
+from ext3.device.base import BlockDevice, FileDevice
 from ext3.errors import DeviceError, Ext3Error, GeometryError, TooSmallError
 from ext3.format.superblock import read_superblock
 from ext3.progress import Progress
@@ -83,8 +83,11 @@ class PlannedResize:
         )
 
 
-def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fixed: bool = False) -> PlannedResize:
-    """Plan the resize of the filesystem in a window. ``fixed``: the window cannot grow.
+def plan_resize(
+    window: Window, target: ResizeTarget, progress: Progress, *, fixed: bool = False, device: BlockDevice | None = None
+) -> PlannedResize:
+    """Plan the resize of the filesystem in a window. ``fixed``: the window cannot grow. ``device``: what the window holds, if
+    that is not what is in the file.
 
     Nothing is written. Errors name the image, and hints say which sizes are possible.
     """
@@ -92,7 +95,7 @@ def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fix
     name = show(window.path)
     with named_errors(window.path, window.offset if fixed else None):
         try:
-            device = window.device()
+            device = window.device() if device is None else device
             with Filesystem.open(device) as filesystem:
                 before = facts_of(filesystem, window.size)
             progress.phase("plan", None, "files")
