@@ -160,9 +160,9 @@ def test_a_killed_check(image: Path, tmp_path: Path) -> None:
         again = Path(shutil.copyfile(ours, tmp_path / "again"))
         if undo.exists():
             undone += 1
-            sifkit("overlay", "undo", undo, ours)
+            assert main(["-q", "overlay", "undo", str(undo), str(ours)]) == 0
         assert ours.read_bytes() == before
-        sifkit("overlay", "fsck", "-fy", again, code=(0, 1))
+        assert main(["-q", "overlay", "fsck", "-fy", str(again)]) in (0, 1)
         assert_clean(again)
     assert undone
 
