@@ -146,11 +146,11 @@ def _other_kind(head: bytes) -> str:
 
 def _other_hint(head: bytes, name: str) -> str:
     if not head:
-        return "download or build it again"
+        return "download or create it again"
     if head[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
         built = f"apptainer build {shell_quote(_file_name(f':{name}'))} {shell_quote(f'docker-archive:{name}')}"
         return f"if 'docker save' has made it: {built}"
-    return f"look at it with: sifkit inspect {shell_quote(name)}"
+    return ""
 
 
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
@@ -212,7 +212,8 @@ def _partition_upper(path: str, found: Descriptor) -> Upper:
 def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     """Return the facts of an overlay that is given. Raises as ``image_facts``."""
     name = argument.path
-    found = _found(name, hint=f"create it with: sifkit overlay create --size 1G {shell_quote(name)}")
+    command = "mkdir" if name.endswith("/") else "sifkit overlay create --size 1G"
+    found = _found(name, hint="" if argument.read_only else f"create it with: {command} {shell_quote(name)}")
     path = os.path.realpath(name)
     owner, group = _names(found)
     return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)
