@@ -63,7 +63,7 @@ def command(
     is checked as by overlay fsck -fn.
 
     Readable does not mean unchanged: signatures are counted, not checked, and a digest alone tells that a file is the one that
-    was published. For that use --sha256; names in FILE are relative to the current directory or to that of FILE.
+    was published. For that use --sha256; names in FILE are relative to its directory, the current one or DIR.
 
     Directories are searched for images by content, with hidden files and subdirectories; symlinks in them are not followed. A
     file that is named .sif, .simg, .sqfs, .squashfs, .sqsh or .ext3 and is no image is bad.
@@ -79,7 +79,7 @@ def command(
     workers, start = _threads(threads), byte_offset(offset)
     if start is not None and (len(images) > 1 or os.path.isdir(images[0])):
         raise UsageError("--offset is for one image", hint="check the others without it")
-    digests = None if sha256 is None else DigestList(sha256)
+    digests = None if sha256 is None else DigestList(sha256, images=images)
     began = time.monotonic()
     report = _Report(console, sha256, start)
     with reporter(progress, console) as bar:
