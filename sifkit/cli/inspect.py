@@ -99,7 +99,8 @@ def command(
     for line in shown:
         _print(console, line)
     if not shown:
-        console.note(f"{show(image)} has {_nothing(request)}")
+        subject = f"{show(image)}: the app {show(app)}" if app else show(image)
+        console.note(f"{subject} has {_nothing(request)}")
 
 
 def _nothing(request: InspectRequest) -> str:
@@ -115,7 +116,9 @@ def _lines(found: ContainerMetadata, app: str, *, list_apps: bool) -> list[str]:
     lines = sorted(found.apps, key=encode_text) if list_apps else []
     if found.deffile:
         lines.append(found.deffile)
-    chosen: AppMetadata = found.apps[app] if app else found
+    chosen: AppMetadata | None = found.apps.get(app) if app else found  # None: only the definition file is shown
+    if chosen is None:
+        return lines
     for key in TEXTS:
         if text := getattr(chosen, key, ""):
             lines.append(text)

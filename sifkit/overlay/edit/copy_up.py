@@ -86,10 +86,11 @@ class CopyUp:
 
     def copy_content(self, inode: int) -> None:
         """Copy the content of a metacopy, if a file of the image is one, into it, and remove the marks."""
-        if not self._view.is_merged(inode) or not is_metacopy(self._filesystem.xattrs(inode)):
+        if not is_metacopy(self._filesystem.xattrs(inode)):
             return
         found = self._filesystem.stat(inode)
-        self._write(inode, inode)
+        if self._view.is_merged(inode):  # an empty one has no lower file here, but the kernel looks for it by its name
+            self._write(inode, inode)
         self._filesystem.atomically(partial(self._remove_marks, inode, found))
 
     def _remove_marks(self, inode: int, found: Stat) -> None:

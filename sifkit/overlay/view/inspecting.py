@@ -180,7 +180,7 @@ def _selected(metadata: ContainerMetadata, request: InspectRequest) -> Container
     source = metadata.apps.get(request.app)
     if source is None:
         raise _unknown_app(request.app, metadata.apps)
-    if not request.list_apps and any(map(request.wants, APP_KEYS)):
+    if not request.list_apps and any(map(request.wants, (*APP_KEYS, "startscript"))):  # an app has none, but is named
         found.apps[request.app] = AppMetadata()
         _copy(source, found.apps[request.app], request)
     return found

@@ -61,5 +61,5 @@ def _hint(path: str, suffix: str) -> str:
     if suffix.startswith("/"):
         return f"an overlay is given as a whole: --overlay {show(path)}, then the path of a file in the container"
     if suffix in ("rw", ""):
-        return f"write {show(path)}: an overlay is only read here; :ro is accepted"
+        return f"write {show(path)}; the only suffix is :ro"
     return f"write {show(path)} or {show(path)}:ro; upper/ and work/ are directories in the overlay"

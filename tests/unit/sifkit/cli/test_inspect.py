@@ -49,6 +49,21 @@ def test_the_json_object_is_apptainers_with_our_key(run):
 
 
 @pytest.mark.usefixtures("container")
+def test_what_an_app_cannot_have(run):
+    """Apptainer prints the container's definition file then, and names the app in JSON if more than that is asked for."""
+    with SIF.create("a.sif") as sif:
+        sif.add(PRINTED.encode(), DataType.GENERIC_JSON, name=b"inspect-metadata.json")
+    deffile = "Bootstrap: scratch\n\n%help\n  Help.\n"
+    assert run("inspect", "--app", "foo", "-d", "a.sif") == (0, deffile, "")
+    for image in ("a.sif", "box"):
+        assert run("inspect", "--app", "foo", "-s", image) == (0, "", f"{image}: the app foo has no startscript\n")
+        code, out, _ = run("inspect", "--json", "--app", "foo", "-s", image)
+        assert code == 0 and json.loads(out)["data"] == {"attributes": {"apps": {"foo": {}}}}
+    code, out, _ = run("inspect", "--json", "--app", "foo", "-d", "a.sif")
+    assert code == 0 and list(json.loads(out)["data"]["attributes"]) == ["deffile"]
+
+
+@pytest.mark.usefixtures("container")
 def test_on_a_terminal_control_characters_are_escaped(run, monkeypatch):
     monkeypatch.setattr("sifkit.cli.support.console.Console.out_is_terminal", True)
     assert run("inspect", "-r", "box")[1] == '#!/bin/sh\n\n\techo "$@" \\x01\\x7f\\x08\\u2028\n\n\n\\xff\n'

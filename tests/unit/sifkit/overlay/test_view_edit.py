@@ -225,6 +225,17 @@ def test_the_content_of_a_metacopy_is_taken_before_it_is_moved(editor: OverlayEd
     assert set(fs.xattrs("/upper/own/d")) >= set(OPAQUE_XATTRS)
 
 
+@pytest.mark.parametrize("change", ["rename", "link"])
+def test_an_empty_metacopy_is_none_under_another_name(editor: OverlayEditor, lower: MemoryTree, change: str) -> None:
+    """The kernel looks for the lower file of every metacopy, by the new name, and fails with EIO where there is none."""
+    fs = editor.filesystem
+    lower.add(b"both/nothing", MemoryNode(0o100644))
+    fs.write_bytes("/upper/both/nothing", b"")
+    fs.set_xattr("/upper/both/nothing", METACOPY_XATTRS[0], b"")
+    getattr(editor, change)(at(editor, b"/both/nothing"), at(editor, b"/own/nothing"))
+    assert not set(METACOPY_XATTRS) & fs.xattrs("/upper/own/nothing").keys()
+
+
 def test_a_lower_file_that_cannot_be_read(device: MemoryDevice) -> None:
     class Damaged(MemoryTree):
         def open_file(self, node: int, /):

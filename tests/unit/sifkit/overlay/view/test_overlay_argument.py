@@ -46,8 +46,8 @@ def test_the_order_is_kept() -> None:
 @pytest.mark.parametrize(
     ("text", "hint"),
     [
-        ("a.img:rw", "write a.img: an overlay is only read here"),
-        ("a.img:", "write a.img: an overlay is only read here"),
+        ("a.img:rw", "write a.img; the only suffix is :ro"),
+        ("a.img:", "write a.img; the only suffix is :ro"),
         ("a.img:work:rw", "write a.img or a.img:ro; upper/ and work/ are directories in the overlay"),
         ("a.img:RO", "write a.img or a.img:ro"),
         ("a.img:/upper/x", "--overlay a.img, then the path of a file in the container"),
