@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import signal
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +25,18 @@ settings.load_profile("sifkit")
 def pytest_configure() -> None:
     # A shell starts what it puts into the background with Ctrl-C ignored; tests that send the signal want to see it arrive.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    # TMPDIR says where tests work, also after _quiet_environment has taken it away from what they run.
+    tempfile.gettempdir()
+
+
+def pytest_sessionstart() -> None:
+    # Twelve thousand tests are collected, and all stay: looking for garbage among them takes seconds and finds nothing.
+    gc.disable()
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,6 +63,7 @@ def _quiet_environment(monkeypatch: pytest.MonkeyPatch) -> None:
             "NO_COLOR",
             "COLUMNS",
             "MKE2FS_CONFIG",
+            "TMPDIR",
         ):
             monkeypatch.delenv(name)
 

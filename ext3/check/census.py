@@ -1,26 +1,53 @@
 """Census of a filesystem: which blocks and inodes are in use, and how many names each inode has.
 
 It is counted from whole inode tables, block maps and directories, never from bitmaps or counters. The check fills it pass by
-pass (``ext3.fsck``); ``take_census`` fills it at once and lists what disagrees. One byte or two for each block and inode, in
-arrays whose untouched pages take no memory.
+pass (``ext3.fsck``); ``take_census`` fills it at once and lists what disagrees. A few bytes for each block and inode, in
+arrays whose untouched pages take no memory; so they are looked through in pieces (``rows_where``), without temporary arrays
+of their length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
 import numpy as np
 import numpy.typing as npt
 
-from ..constants import S_IFDIR, S_IFMT
+from ..constants import ROOT_INO, S_IFDIR, S_IFMT
+from ..format.geometry import Geometry
 from ..format.layout import Table
 from ..format.superblock import Superblock
 
-__all__ = ["MODELESS", "Census", "system_ranges"]
+__all__ = ["MODELESS", "Census", "counts_by_group", "pieces", "rows_where", "system_ranges"]
 
 Flags = npt.NDArray[np.bool_]
 Numbers = npt.NDArray[np.int64]
 
 MODELESS = 1
 """Mode, in a census, of an inode in use whose i_mode is 0."""
+PIECE_ROWS = 1 << 22
+"""Rows of long columns that are looked at together."""
+DENSE = 8
+"""Numbers in a range of so many times their count are counted faster with the whole range."""
+
+
+def pieces(count: int) -> Iterator[slice]:
+    """Yield the pieces in which ``count`` rows are looked at."""
+    for low in range(0, count, PIECE_ROWS):
+        yield slice(low, min(low + PIECE_ROWS, count))
+
+
+def rows_where(count: int, condition: Callable[[slice], Flags]) -> Numbers:
+    """Return the rows, of ``count``, for which ``condition``, which gets a piece of them, is true; ascending."""
+    found = [part.start + np.flatnonzero(condition(part)) for part in pieces(count)]
+    return np.concatenate([np.zeros(0, np.int64), *found])
+
+
+def counts_by_group(flags: Flags, geometry: Geometry) -> Numbers:
+    """Return how many blocks of each group have their flag set; ``flags``: by block number."""
+    first, count = geometry.group_first.tolist(), geometry.group_blocks.tolist()
+    counts = (np.count_nonzero(flags[low : low + length]) for low, length in zip(first, count, strict=True))
+    return np.fromiter(counts, np.int64, geometry.groups)
 
 
 class Census:
@@ -49,7 +76,29 @@ class Census:
     @property
     def directories(self) -> Numbers:
         """Numbers of the directories in use, ascending."""
-        return np.flatnonzero((self.mode & S_IFMT) == S_IFDIR)
+        return rows_where(len(self.mode), lambda part: (self.mode[part] & S_IFMT) == S_IFDIR)
+
+    def wrong_links(self, first_ino: int) -> Numbers:
+        """Return the inodes in use that have no names, or not as many as links; below ``first_ino`` only the root is one."""
+
+        def wrong(part: slice) -> Flags:
+            mode, names, links = self.mode[part], self.names[part], self.links[part]
+            odd: Flags = (mode != 0) & ((names != links) | (names == 0))
+            return odd
+
+        found = rows_where(len(self.mode), wrong)
+        checked: Numbers = found[(found == ROOT_INO) | (found >= first_ino)]
+        return checked
+
+    def add_names(self, inos: Numbers) -> None:
+        """Count one name more of each of these inodes, for each time it is there."""
+        if not len(inos):
+            return
+        low, high = int(inos.min()), int(inos.max()) + 1
+        if high - low > DENSE * len(inos):
+            np.add.at(self.names, inos, 1)
+        else:
+            self.names[low:high] += np.bincount(inos - low, minlength=high - low).astype(np.uint32)
 
     def mark_system(self, superblock: Superblock, groups: Table) -> None:
         """Mark the system blocks of every group as used, and what lies before the first group. Two that overlap are shared."""

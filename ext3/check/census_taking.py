@@ -211,9 +211,8 @@ class _Taking:
 
     def _compare_links(self) -> None:
         census = self.census
-        odd = (census.mode != 0) & (census.names != census.links)
-        odd[: self.superblock.first_ino] &= np.arange(self.superblock.first_ino) == ROOT_INO
-        for ino in np.flatnonzero(odd)[:SHOWN].tolist():
+        odd = census.wrong_links(self.superblock.first_ino)
+        for ino in odd[census.names[odd] != census.links[odd]][:SHOWN].tolist():
             self.found.append(Violation(f"inode {ino}", "i_links_count", int(census.links[ino]), int(census.names[ino])))
 
     def _compare_groups(self) -> None:

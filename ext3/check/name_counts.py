@@ -51,7 +51,6 @@ def count_names(
     inodes = len(census.mode) - 1
     parent = np.zeros(inodes + 1, np.uint32)
     dotdot = np.zeros(inodes + 1, np.uint32)
-    is_dir = (census.mode & S_IFMT) == S_IFDIR
     at_once = max(1, BATCH_BYTES // block_size)
     order = np.argsort(block, kind="stable")
     for low in range(0, len(order), at_once):
@@ -72,8 +71,8 @@ def count_names(
         wrong = (census.mode[inos] == 0) | reserved | (inos == ROOT_INO)
         for row in np.flatnonzero(wrong)[:NAMED_ROWS].tolist():
             found.append(Violation(f"directory inode {of[row]}", "entry", f"inode {inos[row]}", "one in use"))
-        census.names += np.bincount(inos, minlength=inodes + 1).astype(np.uint32)
-        child = is_dir[inos]
+        census.add_names(inos)
+        child = (census.mode[inos] & S_IFMT) == S_IFDIR
         parent[inos[child]] = of[child]
         heads = np.setdiff1d(np.flatnonzero(first), columns.damaged)
         own, above = _dots(data, heads)
@@ -84,12 +83,12 @@ def count_names(
         census.names[owner[heads]] += 1
     directories = census.directories
     above = dotdot[directories].astype(np.int64)
-    census.names += np.bincount(above[above <= inodes], minlength=inodes + 1).astype(np.uint32)
+    census.add_names(above[above <= inodes])
     census.names[0] = 0
     parent[ROOT_INO] = ROOT_INO
     for ino in directories[parent[directories] != above][:NAMED_ROWS].tolist():
         found.append(Violation(f"directory inode {ino}", "inode of '..'", int(dotdot[ino]), int(parent[ino])))
-    if is_dir[ROOT_INO]:
+    if census.is_dir(ROOT_INO):
         for ino in directories[~connected_directories(directories, parent)][:NAMED_ROWS].tolist():
             found.append(Violation(f"directory inode {ino}", "parents", "not the root", "the root"))
     else:

@@ -321,7 +321,11 @@ def open_device(
         flags = os.O_RDWR | os.O_CREAT if writable else os.O_RDONLY
         fd = os.open(where, flags | hostio.OPEN, 0o666)
         try:
-            yield _file_device(fd, writable, offset, size)
+            opened = _file_device(fd, writable, offset, size)
+            try:
+                yield opened
+            finally:
+                opened.fd = -1  # the number may be another file's soon
         finally:
             os.close(fd)
         return

@@ -22,8 +22,10 @@ from ..errors import CheckpointError, DeviceError, JournalFullError, NoSpaceErro
 from ..format.inode_table import check_number
 from ..format.layout import Table
 from ..format.superblock import Superblock
-from ..journal.transaction import LogWriter, log_blocks, write_blocks
+from ..journal.transaction import LogWriter, write_blocks
 from .blocks import Run
+from .group_blocks import changed_group_blocks
+from .log_space import LogSpace
 from .opening import Opened, block_bitmaps, inode_bitmaps, open_for_changes
 from .orphan_list import process_orphans
 from .rollback import Rollback, numbers_within
@@ -92,6 +94,7 @@ class Session:
             load=inode_bitmaps(self._committed, superblock, self._groups),
         )
         self._changes = Rollback()
+        self._log_space = LogSpace(self._log, self._changes, self.blocks, self.inodes, superblock.geometry)
         self.rollbacks = 0
         """Number of rollbacks; each invalidates cached blocks and inodes."""
         # The kernel updates the superblock's counts at unmount, never through the journal.
@@ -311,7 +314,7 @@ class Session:
         self._changes.remember(self.blocks.undo_allocate, runs)
         for run in runs:
             self._system_blocks.check(*run, "free blocks")
-        self._check_log_space()
+        self._log_space.check()
         return runs
 
     def free(self, runs: Iterable[Run], *, metadata: bool) -> None:
@@ -327,7 +330,7 @@ class Session:
             if self._logged and not metadata:
                 # A replay must not overwrite what these blocks are used for next.
                 self._changes.revoke(numbers_within(self._logged, first, count))
-        self._check_log_space()
+        self._log_space.check()
 
     def goal_of(self, ino: int) -> int:
         """Return the default allocation goal of an inode: the first block of its group."""
@@ -337,7 +340,7 @@ class Session:
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
         if self._changes.put(block, data):
-            self._check_log_space()
+            self._log_space.check()
 
     # Space in the journal
 
@@ -356,36 +359,14 @@ class Session:
     @property
     def log_space(self) -> int:
         """Number of blocks that can still be changed before the transaction is full; huge without a journal."""
-        if self._log is None:
-            return 1 << 40
-        return max(0, self._log.capacity - self._needed())
+        return self._log_space.left
 
     @property
     def should_commit(self) -> bool:
         """True if a quarter of the journal is full, or MEMORY_BYTES are in use."""
         if len(self._changes.blocks) * self.block_size > MEMORY_BYTES:
             return True
-        return self._log is not None and 4 * self._needed() > self._log.capacity
-
-    @property
-    def _touched_groups(self) -> int:
-        return 2 * (len(self.blocks.dirty) + len(self.inodes.dirty))
-
-    def _needed(self) -> int:
-        """Return the most log blocks that the running transaction can need."""
-        groups = len(self.blocks.dirty) + len(self.inodes.dirty)
-        descriptors = min(groups, self._super.fixed.geometry.descriptor_blocks)
-        return log_blocks(len(self._changes.blocks) + groups + descriptors + 1, len(self._changes.revoked), self.block_size)
-
-    def _check_log_space(self) -> None:
-        if self._log is None or not self._changes.depth:
-            return
-        # Each needs less than two log blocks: usually this estimate is enough.
-        changes = self._changes
-        if 2 * (len(changes.blocks) + len(changes.revoked) + self._touched_groups) + 8 > self._log.capacity:
-            needed = self._needed()
-            if needed > self._log.capacity:
-                raise JournalFullError(needed, self._log.capacity)
+        return self._log_space.is_quarter_full
 
     # Inodes
 
@@ -428,7 +409,7 @@ class Session:
         self._check_usable()
         ino = self.inodes.allocate(parent, is_dir=is_dir, top_level=parent == ROOT_INO)
         self._changes.remember(self.inodes.undo_allocate, ino, is_dir)
-        self._check_log_space()
+        self._log_space.check()
         return ino
 
     def free_inode(self, ino: int, *, is_dir: bool) -> None:
@@ -436,7 +417,7 @@ class Session:
         self._check_usable()
         self.inodes.free(ino, is_dir=is_dir)
         self._changes.remember(self.inodes.undo_free, ino, is_dir)
-        self._check_log_space()
+        self._log_space.check()
 
     # Commit
 
@@ -446,19 +427,10 @@ class Session:
             raise ValueError("a flush inside an operation")
         if not self.pending:
             return
-        groups = self.groups
         changed = self._changes.blocks
-        size = self.block_size
-        for allocator, field in ((self.blocks, "bg_block_bitmap"), (self.inodes, "bg_inode_bitmap")):
-            for group in allocator.dirty:
-                changed[int(groups[field][group])] = allocator.bitmap(group).pack(size)
         geometry = self._super.fixed.geometry
-        per_block = geometry.descriptors_per_block
-        for index in sorted({group // per_block for group in (*self.blocks.dirty, *self.inodes.dirty)}):
-            block = geometry.descriptor_block(index)
-            rows = groups[index * per_block : (index + 1) * per_block].tobytes()
-            changed[block] = rows + self.read(block)[len(rows) :]
-        block, offset = divmod(SUPERBLOCK_OFFSET, size)
+        changed.update(changed_group_blocks(self.groups, self.blocks, self.inodes, geometry, self.read))
+        block, offset = divmod(SUPERBLOCK_OFFSET, self.block_size)
         data = bytearray(self.read(block))
         packed = self._super.packed(self.blocks.total_free, self.inodes.total_free, self.seconds)
         data[offset : offset + SUPERBLOCK_SIZE] = packed

@@ -24,8 +24,6 @@ Numbers = npt.NDArray[np.int64]
 Flags = npt.NDArray[np.bool_]
 
 DIRECTORY = S_IFDIR >> 12
-DENSE = 8
-"""Numbers in a range of so many times their count are counted faster with the whole range."""
 
 assert DIRENT.dtype.fields is not None
 _REC_LEN, _NAME_LEN, _FILE_TYPE = (int(DIRENT.dtype.fields[name][1]) for name in ("rec_len", "name_len", "file_type"))
@@ -113,7 +111,7 @@ class Batch:
         low, high = np.searchsorted(self._row, (row, stop)).tolist()
         owner = self._ino[self._row[low:high]]
         names = self._names[low:high] if high - low < len(self._names) else self._names
-        _count(context.census.names, self._child[low:high])
+        context.census.add_names(self._child[low:high])
         first, last = np.searchsorted(self._links, (low, high))
         links = self._links[first:last]
         context.parent[self._child[links]] = self._ino[self._row[links]]
@@ -178,14 +176,3 @@ class Batch:
 
     def _block(self, row: int) -> bytes:
         return self._raw[row * self._size : (row + 1) * self._size]
-
-
-def _count(counts: npt.NDArray[np.uint32], numbers: Numbers) -> None:
-    """Add one to the counts with these numbers, for each time one is there."""
-    if not len(numbers):
-        return
-    low, high = int(numbers.min()), int(numbers.max()) + 1
-    if high - low > DENSE * len(numbers):
-        np.add.at(counts, numbers, 1)
-    else:
-        counts[low:high] += np.bincount(numbers - low, minlength=high - low).astype(np.uint32)

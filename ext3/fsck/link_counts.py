@@ -5,9 +5,7 @@ In: ``census.names`` and ``links``. Reserved inodes but the root are passed over
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..constants import BAD_INO, GOOD_INODE_SIZE, ROOT_INO, S_IFDIR, S_IFMT, S_IFREG, XATTR_MAGIC
+from ..constants import GOOD_INODE_SIZE, S_IFDIR, S_IFMT, S_IFREG, XATTR_MAGIC
 from ..format.schema import INODE_CORE, INODE_EXTRA
 from .bad_inodes import judge_bad_inode
 from .context import Context
@@ -25,11 +23,8 @@ LINKS_LIMIT = 65_000
 def check_link_counts(context: Context) -> None:
     """Run pass 4."""
     census = context.census
-    odd = (census.mode != 0) & ((census.names != census.links) | (census.names == 0))
-    odd[: BAD_INO + 1] = False
-    odd[ROOT_INO + 1 : context.superblock.first_ino] = False
     lost = LostAndFound(context)
-    for ino in np.flatnonzero(odd).tolist():
+    for ino in census.wrong_links(context.superblock.first_ino).tolist():
         if not census.names[ino] and not _attach(context, lost, ino):
             continue
         links, names = int(census.links[ino]), int(census.names[ino])

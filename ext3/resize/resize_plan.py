@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from ..check.census import Census
+from ..check.census import Census, counts_by_group, pieces, rows_where
 from ..constants import BAD_INO, DIRECT_BLOCKS, JOURNAL_INO, RESIZE_INO
 from ..errors import TooSmallError, UnsupportedError
 from ..format.geometry import Geometry
@@ -151,18 +151,23 @@ def _refuse_below(least: MinimumSize, blocks: int) -> None:
 def minimum_size(superblock: Superblock, groups: Table, census: Census) -> MinimumSize:
     """Return the smallest size that a filesystem can be cut to. ``census``: with owners."""
     old = superblock.geometry
-    content = census.used & ~census.system
-    need = int(np.count_nonzero(content))
-    journal = 0 if census.owner is None else int(np.count_nonzero(census.owner == JOURNAL_INO))
+    need = int(np.count_nonzero(census.used)) - int(np.count_nonzero(census.system))  # which is in use
+    journal = _owned(census, JOURNAL_INO)
     reserved = superblock.first_ino - 1
     inodes = reserved + int(np.count_nonzero(census.mode[superblock.first_ino :]))
     blocks = _least_blocks(old, groups, census, need, inodes)
     return MinimumSize(blocks, need - journal, journal, old.block_size)
 
 
+def _owned(census: Census, ino: int) -> int:
+    """Return how many blocks an inode has."""
+    owner = census.owner
+    return 0 if owner is None else sum(int(np.count_nonzero(owner[part] == ino)) for part in pieces(len(owner)))
+
+
 def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inodes: int) -> int:
     edges = old.group_first
-    system = np.add.reduceat(census.system, edges, dtype=np.int64)
+    system = counts_by_group(census.system, old)
     room = np.cumsum(old.group_blocks - system)
     """Blocks for content in the groups up to each."""
     enough = np.flatnonzero((room >= need) & (np.arange(1, old.groups + 1) * old.inodes_per_group >= inodes))
@@ -181,20 +186,22 @@ def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inode
 
 def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Census) -> ResizePlan:
     assert census.owner is not None
-    moved = new.blocks + np.flatnonzero(census.used[new.blocks :] & ~census.system[new.blocks :])
+    used, system = census.used[new.blocks :], census.system[new.blocks :]
+    moved = new.blocks + rows_where(len(used), lambda part: used[part] & ~system[part])
     owner = census.owner[moved]
     of_journal, of_map, bad = owner == JOURNAL_INO, owner == RESIZE_INO, owner == BAD_INO
-    if bad.any() and np.count_nonzero(census.owner == BAD_INO) > DIRECT_BLOCKS:
+    if bad.any() and _owned(census, BAD_INO) > DIRECT_BLOCKS:
         raise UnsupportedError([f"more than {DIRECT_BLOCKS} bad blocks, some of them beyond the new end"])
-    free = ~census.used[: new.blocks]
+    free = _FreeRuns(census.used[: new.blocks])
     journal_from = moved[of_journal]
-    journal_to = _take(free, len(journal_from))
-    map_to = _take(free, int(of_map.sum()))
+    journal_to = free.take(len(journal_from))
+    map_to = free.take(int(of_map.sum()))
     block_from = moved[~of_journal & ~of_map & ~bad]
-    block_to = _take(free, len(block_from))
-    first = superblock.first_ino
-    inode_from = new.inodes + 1 + np.flatnonzero(census.mode[new.inodes + 1 :])
-    inode_to = first + np.flatnonzero(census.mode[first : new.inodes + 1] == 0)[: len(inode_from)]
+    block_to = free.take(len(block_from))
+    first, mode = superblock.first_ino, census.mode
+    beyond = mode[new.inodes + 1 :]
+    inode_from = new.inodes + 1 + rows_where(len(beyond), lambda part: beyond[part] != 0)
+    inode_to = _free_inodes(mode[: new.inodes + 1], first, len(inode_from))
     return ResizePlan(
         old,
         new,
@@ -209,20 +216,46 @@ def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Ce
     )
 
 
-def _take(free: npt.NDArray[np.bool_], count: int) -> Numbers:
-    """Take ``count`` free blocks, in as few runs as possible; return them in ascending order."""
-    if not count:
-        return _none()
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], free, [False]]).astype(np.int8)))
-    starts, lengths = edges[::2], edges[1::2] - edges[::2]
-    longest = np.argsort(-lengths, kind="stable")
-    total = np.cumsum(lengths[longest])
-    enough = int(np.searchsorted(total, count)) + 1
-    if not len(total) or total[-1] < count:
-        raise ValueError("more blocks are needed than are free")
-    chosen = np.sort(longest[:enough])
-    starts, lengths = starts[chosen], lengths[chosen]
-    before = np.cumsum(lengths) - lengths
-    taken: Numbers = (np.repeat(starts - before, lengths) + np.arange(int(lengths.sum())))[:count]
-    free[taken] = False
-    return taken
+def _free_inodes(mode: npt.NDArray[np.uint16], first: int, count: int) -> Numbers:
+    """Return the lowest ``count`` inodes from ``first`` on that are not in use."""
+    found = [_none()]
+    for part in pieces(len(mode) - first):
+        if count <= 0:
+            break
+        free = first + part.start + np.flatnonzero(mode[first:][part] == 0)[:count]
+        found.append(free)
+        count -= len(free)
+    return np.concatenate(found)
+
+
+class _FreeRuns:
+    """Runs of free blocks, of which some are taken. ``used``: which blocks are not free."""
+
+    def __init__(self, used: npt.NDArray[np.bool_]) -> None:
+        starts, ends = [_none()], [_none()]
+        for part in pieces(len(used)):
+            free = np.concatenate([[False], ~used[part], [False]])
+            edges = part.start + np.flatnonzero(free[1:] != free[:-1])
+            starts.append(edges[::2])
+            ends.append(edges[1::2])
+        self._starts = np.concatenate(starts)
+        self._lengths = np.concatenate(ends) - self._starts
+
+    def take(self, count: int) -> Numbers:
+        """Take ``count`` blocks, in as few runs as possible; return them in ascending order."""
+        if not count:
+            return _none()
+        longest = np.argsort(-self._lengths, kind="stable")
+        total = np.cumsum(self._lengths[longest])
+        if not len(total) or total[-1] < count:
+            raise ValueError("more blocks are needed than are free")
+        chosen = np.sort(longest[: int(np.searchsorted(total, count)) + 1])
+        starts, lengths = self._starts[chosen], self._lengths[chosen]
+        before = np.cumsum(lengths) - lengths
+        # Of the last run, only what is needed.
+        left = int(lengths.sum()) - count
+        lengths[-1] -= left
+        taken: Numbers = np.repeat(starts - before, lengths) + np.arange(count)
+        self._starts[chosen] += lengths
+        self._lengths[chosen] -= lengths
+        return taken

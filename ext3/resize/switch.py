@@ -23,16 +23,14 @@ Numbers = npt.NDArray[np.int64]
 
 
 def drop_resize_inode(changes: Transactions, map_at: int, *, free: bool) -> None:
-    """Drop the resize inode, whose map is in block ``map_at``, in a transaction. ``free``: free all of its blocks, for good."""
+    """Drop the resize inode, whose map is in block ``map_at``. ``free``: free all of its blocks, for good, in the same
+    transaction as far as the journal holds them."""
     old = changes.superblock.geometry
-    reserve = [reserved_blocks(old) + group * old.blocks_per_group for group in (0, *old.backup_groups)]
+    parts = [np.array([map_at], np.int64)]
+    parts += [reserved_blocks(old) + group * old.blocks_per_group for group in (0, *old.backup_groups)]
     changes.write_inode(RESIZE_INO, bytes(old.inode_size))
     changes.set_fields(s_feature_compat=changes.superblock.compat & ~Compat.RESIZE_INODE.value, s_reserved_gdt_blocks=0)
-    if free:
-        changes.free_blocks(np.array([map_at], np.int64))
-    changes.commit()
-    if free:
-        free_in_steps(changes, reserve)
+    free_in_steps(changes, parts if free else [])
 
 
 def free_in_steps(changes: Transactions, parts: list[Numbers]) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.bitmap_rows import bitmap_kinds, compare_bitmaps
-from ..check.census import Census
+from ..check.census import Census, counts_by_group
 from ..check.census_taking import take_census
 from ..constants import EXT3_MAGIC, JOURNAL_BACKUP_BLOCKS, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
@@ -166,7 +166,7 @@ def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
             raise NeedsCheckError(f"was interrupted while it was resized, and is damaged ({violation.error})")
     census, geometry = inventory.census, tables.superblock.geometry
     leaks = np.concatenate([np.zeros(0, np.int64), *_leaks_by_group(tables, census)])
-    marked = np.add.reduceat(census.used, geometry.group_first, dtype=np.int64)
+    marked = counts_by_group(census.used, geometry)
     marked += np.bincount((leaks - geometry.first_data_block) // geometry.blocks_per_group, minlength=geometry.groups)
     if (marked + tables.groups["bg_free_blocks_count"] != geometry.group_blocks).any():
         raise NeedsCheckError("was interrupted while it was resized, and has wrong counts of free blocks")

@@ -27,7 +27,7 @@ KINDS = {"sif": "SIF", "squashfs": "squashfs", "ext3": "ext3"}
 
 
 class NoImagesError(SifkitError):
-    """Directories in which there is no image."""
+    """Directories in which there is no image, or nothing there at all, as for a pattern that the shell found no file for."""
 
     kind = "not-found"
     exit_code = 2
@@ -62,7 +62,7 @@ def command(
     is checked as by overlay fsck -fn.
 
     Readable does not mean unchanged: signatures are counted, not checked, and a digest alone tells that a file is the one that
-    was published. For that use --sha256; names in FILE are relative to the current directory or to that of FILE.
+    was published. For that use --sha256; names in FILE are relative to its directory, the current one or DIR.
 
     Directories are searched for images by content, with hidden files and subdirectories; symlinks in them are not followed. A
     file that is named .sif, .simg, .sqfs, .squashfs, .sqsh or .ext3 and is no image is bad.
@@ -76,7 +76,7 @@ def command(
 
     values.choice("--progress", progress, MODES)
     workers = _threads(threads)
-    digests = None if sha256 is None else DigestList(sha256)
+    digests = None if sha256 is None else DigestList(sha256, images=images)
     began = time.monotonic()
     report = _Report(console, sha256)
     with reporter(progress, console) as bar:
@@ -112,6 +112,7 @@ def _threads(text: str | None) -> int | None:
 
 def _search(console: Console, images: list[str], digests: DigestList | None, bar: Reporter) -> list[FoundImage | ImageResult]:
     """Return the files to check. Raises NoImagesError."""
+    from ..overlay.checks.image_result import ImageResult
     from ..overlay.checks.image_search import images_to_check
 
     found: list[FoundImage | ImageResult] = []
@@ -126,6 +127,8 @@ def _search(console: Console, images: list[str], digests: DigestList | None, bar
             empty.append(path)
     if not found:
         raise NoImagesError(f"there is no image in {', '.join(map(show, images))}", hint="give images, or other directories")
+    if all(isinstance(one, ImageResult) and one.path in images and one.problems[0].code == "missing" for one in found):
+        raise NoImagesError(f"{', '.join(map(show, images))}: no such file or directory", hint="give images, or directories")
     for path in empty:
         console.warn(f"there is no other image in {show(path)}")
     return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -16,7 +17,7 @@ from .support.frame import VerbGroup, verb
 __all__ = ["CommandNode", "command", "script", "tree"]
 
 SHELLS = ("bash", "zsh", "fish")
-FILE_WORDS = ("FILE", "DIR", "IMAGE", "NEW", "PATH")
+FILE_WORDS = frozenset(("FILE", "DIR", "IMAGE", "NEW", "PATH", "SPEC", "LAYER"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +53,8 @@ def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[CommandNode]:
     options.append(Option(help_names, False, (), False, False, "show help"))
     verbs = node.verbs if isinstance(node, VerbGroup) else ()
     arguments = [param.metavar or "" for param in node.params if param.param_type_name == "argument"]
-    words = arguments[0].split("|") if arguments and "|" in arguments[0] else []
-    yield CommandNode(path, tuple((entry.name, entry.help) for entry in verbs), tuple(options), tuple(words))
+    words = _choices(arguments[0]) if arguments else ()
+    yield CommandNode(path, tuple((entry.name, entry.help) for entry in verbs), tuple(options), words)
     for entry in verbs:
         yield from _nodes(node.get_command(None, entry.name), (*path, entry.name))
 
@@ -61,15 +62,20 @@ def _nodes(node: Any, path: tuple[str, ...]) -> Iterator[CommandNode]:
 def _option(param: Any) -> Option:
     metavar = param.metavar or ""
     takes_value = not param.is_flag and not param.count
-    words = metavar.split("|") if takes_value and "|" in metavar else list(TABLES.get(metavar, ()))
+    words = tuple(TABLES.get(metavar, ())) or _choices(metavar)
     return Option(
         (*param.opts, *param.secondary_opts),
         takes_value,
-        tuple(word for word in words if not word.isupper() and ":" not in word),
-        takes_value and metavar in FILE_WORDS,
+        words if takes_value else (),
+        takes_value and not FILE_WORDS.isdisjoint(re.findall("[A-Z]+", metavar)),
         takes_value and metavar == "DIR",
         " ".join((param.help or "").split()),
     )
+
+
+def _choices(metavar: str) -> tuple[str, ...]:
+    """Return the words that may stand for a metavar: those in small letters."""
+    return tuple(word for word in metavar.split("|") if re.fullmatch("[a-z0-9_]+", word))
 
 
 def script(shell: str, nodes: list[CommandNode]) -> str:
@@ -82,8 +88,12 @@ def _quoted(text: str) -> str:
     return "'" + text.replace("'", "'\\''") + "'"
 
 
+def _walked(node: CommandNode) -> list[str]:
+    return [name for name, _ in node.verbs if name != "help"]
+
+
 def _verb_walk(nodes: list[CommandNode], shift: str, first: str) -> list[str]:
-    """Return shell lines that set ``verb`` from the words before the cursor."""
+    """Return shell lines that set ``verb`` from the words before the cursor; ``help`` takes the verbs that follow."""
     groups = [node for node in nodes if node.verbs]
     lines = [
         '  local verb="" index word',
@@ -92,7 +102,7 @@ def _verb_walk(nodes: list[CommandNode], shift: str, first: str) -> list[str]:
     ]
     lines += ['    case "$verb/$word" in']
     for node in groups:
-        for name, _ in node.verbs:
+        for name in _walked(node):
             found = " ".join((*node.path, name))
             lines.append(f"      {_quoted(' '.join(node.path) + '/' + name)}) verb={_quoted(found)} ;;")
     return [*lines, "    esac", "  done"]
@@ -171,7 +181,7 @@ def _fish(nodes: list[CommandNode]) -> str:
         '    switch "$verb/$word"',
     ]
     for node in nodes:
-        for name, _ in node.verbs:
+        for name in _walked(node):
             lines.append(f"      case {quoted(' '.join(node.path) + '/' + name)}")
             lines.append(f"        set verb {quoted(' '.join((*node.path, name)))}")
     lines += ["    end", "  end", '  test "$verb" = "$argv[1]"', "end"]

@@ -155,6 +155,9 @@ def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> tuple[str, Sess
     uid, gid = os.getuid(), os.getgid()
     inner = _inner_ids(plan)
     _new_namespace(sys.CLONE_NEWUSER | sys.CLONE_NEWNS, maps=lambda: _map_ids(uid, gid, inner))
+    if inner[0] == 0 and "pid" in plan.namespaces:
+        # where no new /proc can be mounted, root of the container sees this process and its servers, which have the host's root
+        sys.clear_dumpable()
     return place, mount_session(place)
 
 

@@ -39,6 +39,7 @@ __all__ = [
     "attach_loop",
     "bind",
     "bind_flags",
+    "clear_dumpable",
     "clear_memory",
     "drop_capabilities",
     "filesystem_magic",
@@ -215,6 +216,14 @@ def keep_exit_codes() -> None:
 def set_dumpable() -> None:
     """Give /proc/self back to the user of this process, which has changed its user id."""
     _prctl(PR_SET_DUMPABLE, 1, "DUMPABLE")
+
+
+def clear_dumpable() -> None:
+    """Keep root of a user namespace from tracing this process: from its memory, and from what /proc has of it.
+
+    A process that was executed before the namespace was made belongs to the namespace outside.
+    """
+    _prctl(PR_SET_DUMPABLE, 0, "DUMPABLE")
 
 
 def set_no_new_privileges() -> None:

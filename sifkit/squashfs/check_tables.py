@@ -159,22 +159,25 @@ def _check_xattrs(reader: Reader, size: int, report: CheckReport) -> set[int]:
     user_sets: set[int] = set()
     left = FREE_XATTR_BYTES + XATTR_BYTES_FACTOR * size
     for index in range(attributes.count):
+        names: list[bytes] = []
         try:
-            found = attributes.read(index)
             _, count, _ = attributes.set_at(index)
-            if not count or len(found) != count:
-                want = f"{len(found)}, which are of known kinds" if count else "at least 1"
+            for name, value in attributes.entries(index):
+                left -= len(name) + len(value)
+                if left < 0:
+                    text = f"attribute set {index}: the sets hold more data than a table of {size} bytes can"
+                    report.add(SquashfsProblem(SquashfsProblemCode.XATTRS, text))
+                    return user_sets
+                if name:
+                    names.append(name)
+            if not count or len(names) != count:
+                want = f"{len(names)}, which are of known kinds" if count else "at least 1"
                 raise CorruptSquashfsError(f"attribute set {index}", "count", count, want, offset=attributes.table.start)
         except OSError as error:
             report.add_error(SquashfsProblemCode.XATTRS, error)
             continue
-        if any(name.startswith(b"user.") for name in found):
+        if any(name.startswith(b"user.") for name in names):
             user_sets.add(index)
-        left -= sum(map(len, found)) + sum(map(len, found.values()))
-        if left < 0:
-            text = f"attribute set {index}: the sets hold more data than a table of {size} bytes can"
-            report.add(SquashfsProblem(SquashfsProblemCode.XATTRS, text))
-            break
     return user_sets
 
 

@@ -37,8 +37,12 @@ _row = partial(tuple.__new__, TreeRow)
 
 
 class Reader:
-    """Image in ``source``, which the caller closes. A context manager, which closes what ``open`` opened. Calls may come from
-    several threads."""
+    """Image in ``source``, which the caller closes, as a tree of files (``sifkit.vfs.file_tree.FileTree``).
+
+    A node is the reference of an inode; ``root`` is that of the top. ``sifkit.vfs.walk`` goes through the tree,
+    ``sifkit.vfs.extract`` copies it to the host, ``sifkit.vfs.resolve`` finds paths in it. A context manager, which closes what
+    ``open`` opened. Calls may come from several threads. Not for pickling: open the image again in another process.
+    """
 
     def __init__(self, source: ByteSource, *, cache_bytes: int = DEFAULT_CACHE_BYTES) -> None:
         """Read the superblock and the small tables.
@@ -79,12 +83,14 @@ class Reader:
         with ExitStack() as stack:
             fd = os.open(path, os.O_RDONLY | hostio.OPEN | hostio.NO_WAIT)
             stack.callback(os.close, fd)
-            found = cls(FileWindow(fd, offset, size), cache_bytes=cache_bytes)
+            source = FileWindow(fd, offset, size)
+            stack.callback(source.forget_descriptor)
+            found = cls(source, cache_bytes=cache_bytes)
             found._stack = stack.pop_all()
             return found
 
     def close(self) -> None:
-        """Close the file that ``open`` opened."""
+        """Close the file that ``open`` opened. What was not read before raises OSError (EBADF) then."""
         self._stack.close()
 
     def __enter__(self) -> Self:
@@ -97,6 +103,7 @@ class Reader:
 
     @property
     def root(self) -> int:
+        """Node of the top directory."""
         return self.superblock.root_inode
 
     def inode(self, node: int, /) -> Inode:
@@ -104,6 +111,7 @@ class Reader:
         return self.inodes.read(node)
 
     def stat(self, node: int, /) -> TreeStat:
+        """Return the Stat of a node: times in nanoseconds, blocks of 512 bytes. Raises CorruptSquashfsError and OSError."""
         return self.stat_of(self.inode(node))
 
     def stat_of(self, inode: Inode) -> TreeStat:
@@ -112,6 +120,7 @@ class Reader:
         return stat_of_inode(inode, 0 if index is None or table is None else table.set_at(index).size)
 
     def find_name(self, directory: int, name: bytes, /) -> int | None:
+        """Return the node of a name in a directory, None if there is none. Raises NotADirectoryError, too."""
         inode = self._directory(directory)
         found = find_entry(self.directories, self.inodes.table, directory, inode, name)
         return None if found is None else found.node
@@ -121,6 +130,10 @@ class Reader:
         return read_directory(self.directories, self._directory(directory))
 
     def scan_many(self, directories: Sequence[int], /, *, stats: bool = True) -> Iterator[TreeListing[int]]:
+        """Iterate over the listings of ``directories``, in this order, with the Stats of their entries unless not wanted.
+
+        What cannot be read is in them: a listing's ``problem``, a row's ``stat``.
+        """
         for directory in directories:
             try:
                 found = self.listing(directory)
@@ -156,11 +169,16 @@ class Reader:
         return rows
 
     def load_many(self, nodes: Sequence[int], /, *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[TreeFile[int]]:
+        """Iterate over files with attributes, and the content of regular files up to ``limit`` bytes without holes.
+
+        Without ``keep_order`` in the order of their content, which decompresses each block once. Errors are values.
+        """
         from .file_loading import load_files
 
         return load_files(self, nodes, keep_order=keep_order, limit=limit)
 
     def readlink(self, node: int, /) -> bytes:
+        """Return the target of a symlink. Raises OSError (EINVAL) for another type."""
         inode = self.inode(node)
         if inode.kind != SYMLINK_KIND:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -170,10 +188,12 @@ class Reader:
         return target
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
+        """Return full name -> value of a node's extended attributes."""
         index = self.inode(node).xattr_index
         return {} if index is None or self.xattr_table is None else self.xattr_table.read(index)
 
     def open_file(self, node: int, /) -> SquashfsFile:
+        """Open a regular file. Raises IsADirectoryError, and OSError (EINVAL) for another type."""
         inode = self.inode(node)
         if inode.kind != REGULAR_KIND:
             number = errno.EISDIR if inode.kind == DIRECTORY_KIND else errno.EINVAL
@@ -181,6 +201,7 @@ class Reader:
         return SquashfsFile(self, inode)
 
     def statfs(self) -> TreeStatFS:
+        """Return the size of the image and the number of its inodes; nothing is free."""
         found = self.superblock
         metadata = found.bytes_used - found.inode_table_start
         return TreeStatFS(found.bytes_used, 0, 0, found.inodes, 0, None, metadata_bytes=metadata)

@@ -18,7 +18,9 @@ class ByteSource(Protocol):
     """Window of ``size`` bytes; offsets count from its start. Thread-safe."""
 
     @property
-    def size(self) -> int: ...
+    def size(self) -> int:
+        """Bytes of the window."""
+        ...
 
     def read_at(self, offset: int, size: int, /) -> bytes:
         """Return exactly ``size`` bytes. Raises TruncatedSquashfsError if there are fewer, and OSError."""
@@ -35,9 +37,15 @@ class FileWindow:
 
     @property
     def size(self) -> int:
+        """Bytes of the window, at most those that the file had when it was opened."""
         return self._size
 
+    def forget_descriptor(self) -> None:
+        """Refuse reads from now on, with EBADF: the descriptor is closed, and its number may be another file's soon."""
+        self.fd = -1
+
     def read_at(self, offset: int, size: int, /) -> bytes:
+        """Return exactly ``size`` bytes. Raises TruncatedSquashfsError if there are fewer, and OSError."""
         _check_range(offset, size, self._size)
         data = hostio.read_at(self.fd, self.offset + offset, size)
         if len(data) < size:  # it was cut while it was open
@@ -57,9 +65,11 @@ class SeekableWindow:
 
     @property
     def size(self) -> int:
+        """Bytes of the window, at most those that the file had when it was opened."""
         return self._size
 
     def read_at(self, offset: int, size: int, /) -> bytes:
+        """Return exactly ``size`` bytes. Raises TruncatedSquashfsError if there are fewer, and OSError."""
         _check_range(offset, size, self._size)
         pieces: list[bytes] = []
         left = size

@@ -56,6 +56,7 @@ class Superblock(NamedTuple):
 
     @property
     def has_xattrs(self) -> bool:
+        """True if there is a table of extended attributes."""
         return self.xattr_id_table_start != NO_TABLE
 
     @property
@@ -65,6 +66,7 @@ class Superblock(NamedTuple):
 
     @property
     def has_compressor_options(self) -> bool:
+        """True if options of the compressor follow the superblock."""
         return bool(self.flags & SuperblockFlag.COMPRESSOR_OPTIONS.value)
 
     def table_end(self, start: int) -> int:

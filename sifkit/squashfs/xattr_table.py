@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 from ..errors import show
@@ -69,10 +70,17 @@ class XattrTable:
 
     def read(self, index: int) -> dict[bytes, bytes]:
         """Return full name -> value of set ``index``. Raises CorruptSquashfsError and OSError."""
-        found: dict[bytes, bytes] = {}
+        return {name: value for name, value in self.entries(index) if name}
+
+    def entries(self, index: int) -> Iterator[tuple[bytes, bytes]]:
+        """Iterate over set ``index``: full name, empty for one of an unknown kind, and value.
+
+        Raises CorruptSquashfsError and OSError.
+        """
         reference, count, _ = self.set_at(index)
         cursor = MetadataCursor(self.table, reference)
         names_left, values_left = MAX_NAMES, MAX_VALUES
+        names: set[bytes] = set()
         for _ in range(count):
             kind, size = XATTR_ENTRY.packer.unpack(cursor.read(XATTR_ENTRY.size))
             name = cursor.read(size)
@@ -81,15 +89,16 @@ class XattrTable:
             values_left -= len(value)
             if names_left < 0 or values_left < 0:
                 raise self._corrupt(
-                    index, "attributes", f"more than {len(found)}", f"{MAX_NAMES} bytes of names, {MAX_VALUES} of values"
+                    index, "attributes", f"more than {len(names)}", f"{MAX_NAMES} bytes of names, {MAX_VALUES} of values"
                 )
             prefix = PREFIXES.get(kind & PREFIX_BITS)
             if prefix is None or kind & ~(PREFIX_BITS | OUT_OF_LINE):
+                yield b"", value
                 continue
-            if not name or b"\0" in name or prefix + name in found:
+            if not name or b"\0" in name or prefix + name in names:
                 raise self._corrupt(index, "name", repr(show(prefix + name)), "another one, without NUL")
-            found[prefix + name] = value
-        return found
+            names.add(prefix + name)
+            yield prefix + name, value
 
     def _value(self, cursor: MetadataCursor, out_of_line: bool, index: int) -> bytes:
         size = self._length(cursor, index)

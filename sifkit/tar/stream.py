@@ -291,7 +291,7 @@ def open_archive(
     except IsADirectoryError as error:
         raise ArchiveOpenError(path, "is a directory, not an archive", error=error) from error
     except OSError as error:
-        raise ArchiveOpenError(path, f"cannot be opened: {error.strerror}", error=error) from error
+        raise ArchiveOpenError(path, error.strerror or "cannot be opened", error=error) from error
     try:
         return _recognise(path, file, owned, spool_dir, data_limit, advance)
     except OSError as error:

@@ -89,12 +89,12 @@ def test_layouts(layout: str, scratch: Path) -> None:
 
 
 def test_wide_directory(scratch: Path) -> None:
-    """100,000 names in one directory: found by listing, and one by one through the index."""
-    tree = trees.wide(scratch / "tree")
+    """An index of two levels in blocks of 4 KiB: all names are found by listing, and one by one through the index."""
+    tree = trees.wide(scratch / "tree", 20_000, longest=240)
     want = diff_tree.read_host(tree)
-    assert len(want) == 100_002
+    assert len(want) == 20_002
     image = scratch / "overlay.img"
-    create(image, CreateOptions(from_dir=tree, layout="data"))
+    create(image, CreateOptions(from_dir=tree, layout="data", block_size=4096))
     assert_clean(image)
     assert_same(want, image)
     dump = run("debugfs", "-R", "htree_dump /wide", image).stdout
@@ -111,7 +111,7 @@ def test_wide_directory(scratch: Path) -> None:
 
 
 @pytest.mark.parametrize("block_size", [1024, 4096])
-@pytest.mark.parametrize("count", [10, 40, 41, 80, 200, 2000, 20_000])
+@pytest.mark.parametrize("count", [10, 40, 41, 80, 200, 2000, 6000])
 def test_index_sizes(count: int, block_size: int, scratch: Path) -> None:
     """Directories of one block, of a few, with an index of one level and of two."""
     tree = scratch / "tree"

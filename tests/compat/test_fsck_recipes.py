@@ -57,8 +57,8 @@ def test_the_undamaged_images_are_sound(base, scratch):
     require("e2fsck", "mke2fs", "debugfs")
     image = scratch / "sound.img"
     image.write_bytes(base_image(base))
-    assert not complaints(*e2fsck(image, "-fn"))
     result = judge(image, scratch, base)
+    assert not result.complaints
     assert not result.differences, result.differences
     assert not result.codes
 
@@ -69,10 +69,11 @@ def test_as_e2fsck(name, scratch):
     recipe = RECIPES[name]
     image = scratch / "recipe.img"
     image.write_bytes(damaged(recipe))
-    assert bool(complaints(*e2fsck(image, "-fn"))) != bool(recipe.clean)
     if recipe.apart:
+        assert bool(complaints(*e2fsck(image, "-fn"))) != bool(recipe.clean)
         pytest.skip(f"not as e2fsck: {recipe.apart}")
     result = judge(image, scratch, name)
+    assert bool(result.complaints) != bool(recipe.clean)
     assert not result.differences, "\n".join([*result.differences, result.their_text, *result.codes])
 
 

@@ -87,6 +87,10 @@ def test_a_full_disk_below_a_sparse_image(base: Layer, tmp_path: Path, way: Way)
         assert "is full" not in err and "free space" in err
         copy = tmp_path / "copy.img"
         run("cp", "--sparse=always", image, copy)
+        code, out, err = started(way, "true", base, Upper(kind="image", path=str(image)), tmp_path)
+        assert (code, out) == (255, "") and "free space on its disk" in err and err.count("\n") == 1
+        read = Layer(path=str(image), kind="ext3", subdirectory="upper")
+        assert run_plan(plan_of(way, ["cat", "/app/first"], [base, read]), tmp_path) == (0, "synced\n", "")
     finally:
         run("umount", disk)
     run("e2fsck", "-fp", copy, ok=(0, 1))

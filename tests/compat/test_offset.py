@@ -54,7 +54,7 @@ def test_the_kernel_sees_the_edits(disk: Path, sifkit: Run) -> None:
     with kernel_mount(disk, rw=True, offset=START) as point:
         assert (point / "upper/d/f").read_bytes() == b"content" * 10_000
         (point / "upper/kernel").write_bytes(b"kernel")
-        os.sync()
+        run("sync", "-f", point)
         assert "mounted at" in refused(sifkit, "rm", "--offset", START, "disk.img:/upper/d/f")
         assert "mounted at" in refused(sifkit, "rm", "disk.img:/upper/d/f")
         assert "kernel" in good(sifkit, "ls", "--offset", START, "disk.img", "/upper")

@@ -51,12 +51,13 @@ def test_filled_after_an_interruption(kind: str, tmp_path: Path) -> None:
         device = aged_image(18 * MIB, files=40)
         size = ext3.resize.prepare(device).minimum().size_bytes + 200 * 1024
     else:
-        options = ["-b", "1024", "-g", "1024", "-N", "600"]
+        options = ["-b", "1024", "-g", "512", "-N", "600"]
         if kind != "grow":
             options += ["-E", "resize=20000"]
-        device, size = made_by_mke2fs(path, options, 9 * MIB), 30 * MIB
+        device, size = made_by_mke2fs(path, options, 9 * MIB), 34 * MIB
     content = _whole(device, path)
     before, events = record_resize(device, size)
+    assert ext3.format.superblock.read_superblock(device).geometry.resize_inode == (kind != "beyond the reserve")
     ends = [number + 1 for number, event in enumerate(events) if event.kind == "sync"]
     assert len(ends) > 8
     for end in ends:
@@ -97,7 +98,7 @@ def _age(point: Path, seed: int) -> None:
             os.link(path, f"{path}.link")
             os.symlink("t" * generator.choice([10, 200]), f"{path}.symlink")
         paths.append(path)
-    os.sync()
+    run("sync", "-f", point)
     for path in generator.sample(paths, 200):
         path.unlink()
     free = os.statvfs(point).f_bavail * os.statvfs(point).f_bsize

@@ -64,6 +64,16 @@ def test_a_host_that_forbids_a_new_proc_and_sys() -> None:
     )
 
 
+def test_root_of_a_user_namespace_does_not_reach_the_host_by_its_proc(tmp_path: Path) -> None:
+    """The processes of the run have the host's root, and are in the namespace in which root of the container has all rights."""
+    inside = f"ls -d /proc/[0-9]*/root{tmp_path} /proc/[0-9]*/cwd{tmp_path} 2>/dev/null; echo end"
+    command = shlex.join([*SIFKIT, "exec", "-u", "-C", "--no-mount", "cwd", str(Path.cwd() / "box"), "sh", "-c", inside])
+    script = f"mount --bind /dev/null /proc/cpuinfo; cd {tmp_path}; {command}"
+    # the host's other processes are out of reach anyhow: they are in the namespace above
+    done = run("unshare", "-m", "env", f"PYTHONPATH={PROJECT}", "sh", "-ec", script)
+    assert done.stdout == b"end\n" and b"/proc is the host's" in done.stderr
+
+
 @WAYS
 def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path: Path) -> None:
     for name in ("a", "b"):

@@ -72,7 +72,7 @@ def test_a_journal_left_by_the_kernel(tmp_path: Path) -> None:
         assert main(["-q", "overlay", "trim", str(image)]) == 1  # mounted
         (point / "upper/f1").unlink()
         (point / "upper/new").write_bytes(b"new" * 100_000)
-        os.sync()
+        run("sync", "-f", point)
         copy.write_bytes(image.read_bytes())
     finally:
         run("umount", point)

@@ -182,6 +182,38 @@ def links(top: str, chance: random.Random, count: int) -> None:
         _say(0, lambda: [(name, os.stat(name).st_nlink) for name in sorted(os.listdir("."))])
         _say(0, lambda: os.rename("other", "open"))
     print(_read("open"))
+    _make_again()
+
+
+def _make_again() -> None:
+    """Make something else in the place of a name of a file that has another one: calls that make a name are tried once."""
+    _write("one", "one")
+    for number, make in enumerate(
+        (
+            lambda: os.mkdir("two"),
+            lambda: os.mkfifo("two"),
+            lambda: os.symlink("one", "two"),
+            lambda: os.link("one", "two"),
+            lambda: os.link("three", "two"),
+            lambda: os.close(os.open("two", os.O_CREAT | os.O_EXCL)),
+            lambda: os.rename("one", "two"),
+        )
+    ):
+        for is_used in (False, True):
+            for first, other in (("two", "three"), ("three", "two")):
+                _write(first, "text")
+                _say(number, lambda first=first, other=other: os.link(first, other))
+                if is_used:
+                    _say(number, lambda other=other: os.stat(other).st_nlink)
+                _say(number, lambda: os.unlink("two"))
+                if is_used:
+                    _say(number, lambda: os.stat("three").st_nlink)
+                _say(number, make)
+                _say(number, lambda: (stat.S_IFMT(os.lstat("two").st_mode), os.stat("three").st_nlink))
+                _say(number, make)
+                os.rename("two", f"{first} {is_used} {number}")
+                _write("one", "one")
+                os.unlink("three")
 
 
 def _say(number: int, action: Callable[[], object]) -> None:

@@ -212,6 +212,9 @@ def kernel_mount(image: Path | str, *, rw: bool = False, offset: int = 0) -> Ite
         try:
             yield point
         finally:
+            # A process that starts a container at this moment has the mount too, and would keep the image from being complete.
+            if rw:
+                run("mount", "-o", "remount,ro", point, ok=range(256))
             run("umount", point)
 
 

@@ -252,14 +252,14 @@ def small_files(root: Path, count: int, *, length: int = 20) -> Path:
     return root
 
 
-def wide(root: Path, count: int = 100_000) -> Path:
-    """One directory with ``count`` names (mostly links, which are quick to make) of all lengths."""
+def wide(root: Path, count: int, *, longest: int = 64) -> Path:
+    """One directory with ``count`` names (mostly links, which are quick to make) of all lengths up to ``longest``."""
     directory = root / "wide"
     small_files(directory, -(-count // 1000), length=3)
     here = os.fsencode(directory)
     made = -(-count // 1000)
     for i in range(made, count):
-        os.link(here + b"/file_%06d" % (i % (-(-count // 1000))), here + b"/%d" % i + b"x" * (i * 13 % 60))
+        os.link(here + b"/file_%06d" % (i % (-(-count // 1000))), here + b"/%d" % i + b"x" * (i * 13 % (longest - 4)))
     return root
 
 

@@ -13,6 +13,7 @@ from ..support import values
 from ..support.console import Console
 from ..support.editing import open_for_editing
 from ..support.frame import verb
+from ..support.image_path import reject_swapped
 from ..support.options import EditFlags
 
 __all__ = ["command"]
@@ -46,6 +47,7 @@ def command(
 
     if flags.upper:
         raise UsageError("--upper is for paths", hint="leave it out")
+    reject_swapped("overlay chown", owner, image, image=image, fault="the owner comes before the image")
     uid, gid = values.owner_change("OWNER", owner)
     before = values.owner_change("--from", old) if old else (None, None)
     if flags.partition is None and flags.offset is None and is_sif(image):

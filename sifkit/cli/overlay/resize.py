@@ -12,6 +12,7 @@ from ..support.console import Console, Fields
 from ..support.environment import sif_stamp
 from ..support.failures import errors_about
 from ..support.frame import verb
+from ..support.image_path import reject_swapped
 from ..support.options import JSONResult, Offset, Partition, ProgressMode, RequireLock, SignatureFlags, byte_offset
 from ..support.progress import MODES, reporter
 from ..support.reading import image_options
@@ -79,6 +80,8 @@ def command(
     overlay that is not the last object is moved to the end. Fails while a container uses the image.
     """
     values.choice("--progress", progress, MODES)
+    if wanted is not None:
+        reject_swapped("overlay resize", image, wanted, image=image, fault="the image comes before the size")
     target = _target(wanted, size, minimum, slack)
     if dry_run and check:
         raise UsageError("--dry-run writes nothing, and --fsck makes repairs", hint="give one of them")

@@ -70,4 +70,6 @@ def _source_hint(error: SourceError) -> str:
         return "try again when no process writes to it, or give --allow-changed"
     if error.errno == errno.ENOTDIR:
         return "--from-dir takes a directory, --from-tar an archive"
+    if error.errno == errno.ENOENT:
+        return ""
     return "exclude it with --exclude"

@@ -27,6 +27,7 @@ __all__ = [
     "reject_dot_prefix",
     "reject_last_operand",
     "reject_relative",
+    "reject_swapped",
     "several_paths",
     "split_image_path",
 ]
@@ -73,6 +74,23 @@ def reject_last_operand(command: str, operand: str, paths: Sequence[str], *, nou
         raise UsageError(f"the {noun} comes before the files", hint=f"did you mean {swapped}?")
 
 
+def reject_swapped(command: str, first: str, second: str, *, image: str, fault: str) -> None:
+    """Raise UsageError if there is no file ``image``, one of two operands of ``command``, but one of the other's name."""
+    other = second if image is first else first
+    if os.path.isfile(other) and not os.path.lexists(image):
+        raise UsageError(fault, hint=f"did you mean sifkit {command} {shell_quote(second)} {shell_quote(first)}?")
+
+
+def _reject_path_before_image(path: str, image: str) -> None:
+    """Raise UsageError for ``PATH IMAGE``."""
+    if not os.path.isfile(image) or os.path.lexists(os.path.join(path, image)):
+        return
+    from ...overlay.images.image_format import is_image
+
+    if is_image(image) and not is_image(path):
+        raise UsageError("the image comes before the paths", hint=f"did you mean {shell_quote(image)} {shell_quote(path)}?")
+
+
 def parse_image_paths(arguments: Sequence[str]) -> list[ImagePath]:
     """Parse arguments that are all IMAGE:/PATH. Raises UsageError for host paths, FileNotFoundError for missing images."""
     return [_parse(argument) for argument in arguments]
@@ -116,6 +134,8 @@ def group_by_image(arguments: Sequence[str], *, default: Sequence[str] = ()) -> 
         reject_relative(arguments[0])
         if colon and image and not arguments[0].startswith("./") and not os.path.lexists(arguments[0]):
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), image)
+        if len(arguments) == 2:
+            _reject_path_before_image(*arguments)
         paths = list(arguments[1:]) or list(default)
         if not paths:
             raise UsageError(

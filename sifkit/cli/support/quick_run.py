@@ -1,6 +1,7 @@
 """Quick start of ``exec``, ``run`` and ``shell``: their options parsed without typer, which takes longer to load.
 
-Whatever is not plain is left to typer: help, unknown options, missing and empty values. Both parsers use one table.
+Whatever is not plain is left to typer: help, unknown options, missing values. Both parsers use one table. Only this one knows
+the spellings of Apptainer's ``--contain=false`` and ``-B=SPEC``.
 """
 
 from __future__ import annotations
@@ -60,13 +61,13 @@ def quick_run(args: Sequence[str], console: Console) -> int | None:
 
 def parse_plain(action: Action, args: Sequence[str]) -> PlainArguments | None:
     """Parse the arguments of a verb; return None for what needs typer's help or messages."""
-    from ...runtime.planning.options import options_for
+    from ...runtime.planning.options import FALSE, TRUE, options_for
 
     names: dict[str, RunOption] = {}
-    for option in options_for(action):
-        names |= {f"--{name}": option for name in (option.name, *option.other_names)}
-        if option.letter:
-            names[f"-{option.letter}"] = option
+    for known in options_for(action):
+        names |= {f"--{name}": known for name in (known.name, *known.other_names)}
+        if known.letter:
+            names[f"-{known.letter}"] = known
     found = PlainArguments()
     rest = list(args)
     while rest and len(rest[0]) > 1 and rest[0].startswith("-"):
@@ -75,25 +76,29 @@ def parse_plain(action: Action, args: Sequence[str]) -> PlainArguments | None:
             break
         name, equals, value = word.partition("=")
         if not word.startswith("--"):
-            name, equals, value = word[:2], word[2:], word[2:]
-        if name in COMMON:
-            found.common.append(COMMON[name])
-            is_flag = True
-        elif name in names:
-            is_flag = names[name].kind == "flag"
-            if not is_flag and not equals:
+            name, equals, value = word[:2], word[2:3], word[2:].removeprefix("=")
+        option = names.get(name)
+        if option is not None and option.kind != "flag":
+            if not equals:
                 if not rest:
                     return None
                 value = rest.pop(0)
-            if not is_flag and not value:
+            if not value and not option.accepts_empty:
                 return None
-            _add(found.values, names[name], value)
-        else:
+            _add(found.values, option, value)
+        elif option is not None and equals == "=":
+            if value not in TRUE | FALSE:
+                return None
+            found.values[option.key] = value in TRUE
+        elif equals == "=" or (option is None and name not in COMMON):
             return None
-        if is_flag and equals:  # a flag has no value; letters may follow each other
-            if word.startswith("--"):
-                return None
-            rest.insert(0, f"-{value}")
+        else:
+            if option is None:
+                found.common.append(COMMON[name])
+            else:
+                found.values[option.key] = True
+            if equals:  # letters may follow each other
+                rest.insert(0, f"-{value}")
     if not rest or not rest[0]:
         return None
     found.image, found.words = rest[0], tuple(rest[1:])
@@ -101,12 +106,10 @@ def parse_plain(action: Action, args: Sequence[str]) -> PlainArguments | None:
 
 
 def _add(values: dict[str, Value], option: RunOption, text: str) -> None:
-    """Add the value of an option; of one that may not be repeated the last counts."""
-    if option.kind == "flag":
-        values[option.key] = True
-    elif option.kind == "text":
+    """Add the value of an option; of one that may not be repeated the last counts. Empty values of others are left out."""
+    if option.kind == "text":
         values[option.key] = text
-    else:
+    elif text:
         before = values.get(option.key, ())
         assert isinstance(before, tuple)
         values[option.key] = (*before, text)

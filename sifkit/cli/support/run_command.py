@@ -60,9 +60,9 @@ def run_verb(action: Action, *, doc: str, examples: Sequence[str], words: str, w
     def function(console: Console, **values: Any) -> int:
         image, given = values.pop("image"), tuple(values.pop("words") or ())
         found: dict[str, Value] = {
-            key: tuple(value) if isinstance(value, list | tuple) else value
+            key: tuple(one for one in value if one) if isinstance(value, list | tuple) else value
             for key, value in values.items()
-            if value is not None
+            if value not in (None, False)
         }
         return run_or_report(console, action, image, given, found)
 
@@ -77,7 +77,8 @@ def run_verb(action: Action, *, doc: str, examples: Sequence[str], words: str, w
             *(_parameter(option) for option in options_for(action)),
         ]
     )
-    return verb(examples=examples, kind=RunCommand, allow_empty=("words",))(function)
+    empty = (option.key for option in options_for(action) if option.accepts_empty)
+    return verb(examples=examples, kind=RunCommand, allow_empty=("words", *empty))(function)
 
 
 def _argument(name: str, kind: Any, default: object, **settings: Any) -> inspect.Parameter:

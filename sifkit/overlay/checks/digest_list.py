@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ...atomic import HostPath
 from ...errors import FormatError, InputError, human, show
@@ -20,17 +20,19 @@ _CHARACTERS = {b"\\": b"\\", b"n": b"\n", b"r": b"\r"}
 
 
 class DigestList:
-    """Digests of files by name. Names are relative to the current directory or, where nothing is there, to that of the list."""
+    """Digests of files by name. Names are relative to one directory: see ``_directory_of_names``."""
 
-    def __init__(self, path: HostPath) -> None:
-        """Read the list. Raises InputError, and FormatError if it has a line of another form, or no line."""
+    def __init__(self, path: HostPath, *, images: Iterable[HostPath] = ()) -> None:
+        """Read the list; ``images``: the files and directories that are checked.
+
+        Raises InputError, and FormatError if it has a line of another form, or no line.
+        """
         self.path = os.fsdecode(path)
         self._digests: dict[str, str] = {}
-        above = os.path.dirname(self.path)
-        for name, digest in _entries(self.path):
-            here = os.fsdecode(name)
-            place = here if os.path.lexists(here) else os.path.join(above, here)
-            key = os.path.realpath(place)
+        entries = [(os.fsdecode(name), digest) for name, digest in _entries(self.path)]
+        above = _directory_of_names({name for name, _ in entries}, self.path, [os.fsdecode(image) for image in images])
+        for name, digest in entries:
+            key = os.path.realpath(os.path.join(above, name))
             if self._digests.setdefault(key, digest) != digest:
                 raise FormatError(f"{show(self.path)} has two digests of {show(name)}", path=self.path)
         if not self._digests:
@@ -47,8 +49,28 @@ class DigestList:
         """Iterate over the paths in the list that are in a directory or below it, existing or not."""
         top = os.path.realpath(os.fsdecode(directory))
         for path in self._digests:
-            if os.path.commonpath([top, path]) == top:
+            if _is_below(top, path):
                 yield os.path.join(os.fsdecode(directory), os.path.relpath(path, top))
+
+
+def _directory_of_names(names: set[str], path: str, images: list[str]) -> str:
+    """Return the directory that the names of the list at ``path`` are relative to.
+
+    It is that of the list, the current directory, or one that is checked: the first in which most of the names are among what
+    is checked. If none is, the first in which most of them exist.
+    """
+    places = [os.path.dirname(path), "", *filter(os.path.isdir, images)]
+    checked = [os.path.realpath(image) for image in images]
+
+    def score(place: str) -> tuple[int, int]:
+        existing = [os.path.realpath(found) for name in names if os.path.lexists(found := os.path.join(place, name))]
+        return sum(any(_is_below(top, found) for top in checked) for found in existing), len(existing)
+
+    return max(places, key=score)
+
+
+def _is_below(top: str, path: str) -> bool:
+    return os.path.commonpath([top, path]) == top
 
 
 def _entries(path: str) -> Iterator[tuple[bytes, str]]:

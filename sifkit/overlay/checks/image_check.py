@@ -68,7 +68,9 @@ def check_image(
             digest: Future[str] | None = None
             if hashed:
                 pool = stack.enter_context(ThreadPoolExecutor(1))  # hashing releases the interpreter's lock
-                digest = pool.submit(_sha256_of, fd, report)
+                stopped = threading.Event()
+                stack.callback(stopped.set)  # before the pool waits for its thread: Ctrl-C does not wait for the whole file
+                digest = pool.submit(_sha256_of, fd, report, stopped)
             _check_content(fd, result, threads=threads, any_content=any_content, advance=meter.advance)
             meter.finish()
             if digest is not None:
@@ -97,10 +99,11 @@ class _Meter:
         self.advance(self._left)
 
 
-def _sha256_of(fd: int, advance: Advance) -> str:
+def _sha256_of(fd: int, advance: Advance, stopped: threading.Event) -> str:
+    """Return the SHA-256 of a file as hexadecimal text, of a part of it if ``stopped`` was set meanwhile."""
     hasher = sha256()
     offset = 0
-    while piece := hostio.read_at(fd, offset, READ_BYTES):
+    while not stopped.is_set() and (piece := hostio.read_at(fd, offset, READ_BYTES)):
         hasher.update(piece)
         offset += len(piece)
         advance(len(piece))

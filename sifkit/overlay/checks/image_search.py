@@ -130,5 +130,6 @@ def _image_at(path: str) -> FoundImage | ImageResult | None:
 
 def _unreadable(path: str, error: OSError | ValueError) -> ImageResult:
     result = ImageResult(path)
-    result.add(ImageProblem("unreadable", f"it cannot be read: {getattr(error, 'strerror', None) or error}"))
+    code = "missing" if isinstance(error, FileNotFoundError | NotADirectoryError) else "unreadable"
+    result.add(ImageProblem(code, f"it cannot be read: {getattr(error, 'strerror', None) or error}"))
     return result

@@ -28,8 +28,6 @@ __all__ = ["ArchiveSourceChangedError", "ArchiveSourceError", "source_error"]
 _PROGRAMS = {"gzip": "gzip -dc", "xz": "xz -dc", "bzip2": "bzip2 -dc", "zstd": "zstd -dc --long=31"}
 _HINTS_OF_OPENING = {
     errno.EISDIR: "--from-dir takes a directory",
-    errno.ENOENT: "check the name",
-    errno.ENOTDIR: "check the name",
     errno.EACCES: "ask its owner, or read it as a user who may",
     errno.EPERM: "ask its owner, or read it as a user who may",
 }

@@ -19,6 +19,7 @@ from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 from ...atomic import HostPath
 from ...errors import counted, show
 from ...vfs.whiteouts import FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, is_opaque
+from ..images.image_format import file_format
 from ..options import CreateOptions, ImageLayout
 from ..xattr_filter import xattr_predicate
 from .exclude import path_filter
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 __all__ = ["ScannedSource", "scan_source"]
 
 MAX_UNREADABLE_SHOWN = 20
+_IMAGES = {"ext": "an ext3", "sif": "a SIF", "squashfs": "a squashfs"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -227,6 +229,7 @@ def _from_tar(
     assert options.from_tar is not None
     from .tar_source import read_tar  # with the codecs: only for archives
 
+    _reject_image(options)
     progress.phase("read", _regular_size(options.from_tar), "bytes")
     directory = options.temporary_dir
     try:
@@ -254,6 +257,16 @@ def _from_tar(
     progress.advance(scan.files)
     image.add_missing(layout, attributes)
     return layout, scan.content, list(scan.notes)
+
+
+def _reject_image(options: CreateOptions) -> None:
+    """Raise SourceError for a filesystem instead of an archive: its first KiB may be zeros, as an empty archive."""
+    source = options.from_tar
+    if isinstance(source, str | bytes | os.PathLike) and os.path.isfile(source) and os.access(source, os.R_OK):
+        found = file_format(source)
+        if found in _IMAGES:
+            hint = "to copy an overlay image: sifkit overlay clone; to copy files between images: sifkit cp -a"
+            raise SourceError(_source_name(options), f"is {_IMAGES[found]} image, not an archive", hint=hint)
 
 
 def _regular_size(source: HostPath | IO[bytes]) -> int | None:

@@ -10,7 +10,16 @@ from ext3.hostio import HostPath
 
 from ...errors import FormatError, NotYetError, show
 
-__all__ = ["HEAD_BYTES", "check_standalone", "file_format", "head_format", "image_kind", "is_container_image", "is_sif"]
+__all__ = [
+    "HEAD_BYTES",
+    "check_standalone",
+    "file_format",
+    "head_format",
+    "image_kind",
+    "is_container_image",
+    "is_image",
+    "is_sif",
+]
 
 Format = Literal["empty", "ext", "sif", "squashfs", "unknown"]
 HEAD_BYTES = 2048
@@ -62,6 +71,14 @@ def image_kind(path: HostPath) -> Literal["sif", "squashfs"] | None:
         raise FormatError(f"{show(name)} is neither a regular file nor a block device", path=name, hint="give an image file")
     with open(name, "rb") as file:
         return _other_format(file.read(64))
+
+
+def is_image(path: HostPath) -> bool:
+    """Return True if ``path`` is a file that begins as a SIF, squashfs or ext3 image, False also if it cannot be read."""
+    try:
+        return os.path.isfile(path) and file_format(path) not in ("empty", "unknown")
+    except OSError:
+        return False
 
 
 def is_sif(path: HostPath) -> bool:

@@ -14,9 +14,8 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ext3 import hostio
+from ext3.device.copy_on_write import CopyOnWriteDevice
 from ext3.errors import JournalFullError
-from ext3.fsck.context import CheckOptions
-from ext3.fsck.policy import Preen
 from ext3.progress import Progress, Silent
 
 from ...atomic import AtomicFile, HostPath, lock_range
@@ -25,7 +24,6 @@ from ...file_attributes import keep_attributes
 from ...host_space import full_host_errors
 from ...in_use import check_unused
 from ...replacing import OpenedFile
-from ..checking import CheckPlace, open_for_check
 from ..cloning import copy_data
 from ..images.image_format import image_kind
 from ..images.locked_file import open_for_edit
@@ -87,6 +85,11 @@ def _ignore(start: ResizeStart) -> None:
 
 def _check_first(name: str, options: ResizeOptions) -> int:
     """Make the repairs that are safe; return their number. Raises SifkitError if errors are left."""
+    from ext3.fsck.context import CheckOptions
+    from ext3.fsck.policy import Preen
+
+    from ..checking import CheckPlace, open_for_check
+
     place = CheckPlace(
         partition=options.partition,
         offset=options.offset,
@@ -106,7 +109,9 @@ def _check_first(name: str, options: ResizeOptions) -> int:
 def _plan_only(name: str, options: ResizeOptions, progress: Progress) -> ResizeResult:
     with open_window(name, options.partition, offset=options.offset) as window:
         check_unused(name, writers_only=True, span=(window.offset, window.size) if window.partition is not None else None)
-        planned = plan_resize(window, options.target, progress, fixed=options.offset is not None)
+        device = CopyOnWriteDevice(window.device())
+        finish_resize(device)  # as the resize itself does
+        planned = plan_resize(window, options.target, progress, fixed=options.offset is not None, device=device)
         in_place = planned.has_journal
         dropped: tuple[int, ...] = ()
         notes: tuple[str, ...] = ()

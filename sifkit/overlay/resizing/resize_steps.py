@@ -8,12 +8,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from ext3 import hostio
-from ext3.device.base import FileDevice
+from ext3.device.base import BlockDevice, FileDevice
 from ext3.errors import DeviceError, Ext3Error, GeometryError, TooSmallError
 from ext3.format.superblock import read_superblock
-from ext3.fsck.checking import check
-from ext3.fsck.context import CheckOptions
-from ext3.fsck.policy import CheckOnly, Preen
 from ext3.progress import Progress
 from ext3.read.filesystem import Filesystem
 from ext3.resize.application import apply
@@ -86,8 +83,11 @@ class PlannedResize:
         )
 
 
-def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fixed: bool = False) -> PlannedResize:
-    """Plan the resize of the filesystem in a window. ``fixed``: the window cannot grow.
+def plan_resize(
+    window: Window, target: ResizeTarget, progress: Progress, *, fixed: bool = False, device: BlockDevice | None = None
+) -> PlannedResize:
+    """Plan the resize of the filesystem in a window. ``fixed``: the window cannot grow. ``device``: what the window holds, if
+    that is not what is in the file.
 
     Nothing is written. Errors name the image, and hints say which sizes are possible.
     """
@@ -95,7 +95,7 @@ def plan_resize(window: Window, target: ResizeTarget, progress: Progress, *, fix
     name = show(window.path)
     with named_errors(window.path, window.offset if fixed else None):
         try:
-            device = window.device()
+            device = window.device() if device is None else device
             with Filesystem.open(device) as filesystem:
                 before = facts_of(filesystem, window.size)
             progress.phase("plan", None, "files")
@@ -159,6 +159,10 @@ def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
             end = os.lseek(window.fd, 0, os.SEEK_END)
             device = FileDevice(window.fd, window.offset, end - window.offset)
             if not isinstance(error, Ext3Error) or isinstance(error, DeviceError):
+                from ext3.fsck.checking import check  # half of what a resize would load
+                from ext3.fsck.context import CheckOptions
+                from ext3.fsck.policy import CheckOnly, Preen
+
                 finish_resize(device)
                 whole = CheckOptions(force=True)
                 if read_superblock(device).needs_recovery or check(device, CheckOnly(), options=whole).findings:

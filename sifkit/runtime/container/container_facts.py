@@ -27,7 +27,7 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
     def start(plan: RunPlan, root: str) -> Start:
         facts = read_container_facts(plan.command, root)
         cwd = _working_directory(plan, root)
-        found = start_of(plan.command, plan.environment, facts, cwd=cwd, program=program)
+        found = start_of(plan.command, plan.environment, facts, cwd=_without_dots(root, cwd), program=program)
         if cwd != plan.cwd[0]:
             trouble = "cannot be entered" if _is_directory(root, plan.cwd[0]) else "is not in the container"
             notify(f"{show(plan.cwd[0])} {trouble}; the command starts in {show(cwd)}")
@@ -47,13 +47,13 @@ def start_in_container(program: str, notify: Callable[[str], None]) -> Callable[
 
 def read_container_facts(command: Command, root: str) -> ContainerFacts:
     """Return the facts that decide how ``command`` starts in the container mounted at ``root``. Raises FormatError."""
-    has_shell = _is_executable(root, "/bin/sh")
+    has_shell, has_bash = _is_executable(root, "/bin/sh"), _is_executable(root, "/bin/bash")
     app = f"/scif/apps/{command.app}" if command.app else ""
     runscript = f"{app}/scif/runscript" if app else RUNSCRIPT
     return ContainerFacts(
         shell=has_shell,
-        bash=_is_executable(root, "/bin/bash"),
-        scripts=tuple(_scripts(root, read=not has_shell)),
+        bash=has_bash,
+        scripts=tuple(_scripts(root, read=not (has_shell or has_bash))),
         runscript=runscript if _is_executable(root, runscript) else "",
         has_app=not app or _is_directory(root, app),
         has_asked_shell=bool(command.shell) and _is_executable(root, command.shell),
@@ -98,6 +98,13 @@ def _working_directory(plan: RunPlan, root: str) -> str:
         trouble = "permission denied" if _is_directory(root, plan.cwd[0]) else "no such directory in the container"
         raise FormatError(f"--cwd {show(plan.cwd[0])}: {trouble}")
     return found
+
+
+def _without_dots(root: str, path: str) -> str:
+    """Return a directory of the container for PWD, where ``.`` and ``..`` are not allowed; links stay if there are none."""
+    if not {".", ".."} & set(path.split("/")):
+        return path
+    return "/" + os.fsdecode(b"/".join(resolve_below(os.fsencode(root), os.fsencode(path)).existing))
 
 
 def _scripts(root: str, *, read: bool) -> Iterator[tuple[str, bytes]]:

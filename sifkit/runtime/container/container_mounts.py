@@ -204,7 +204,7 @@ def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[by
     below = found.below(os.fsencode(root))
     if not found.missing:
         return below
-    is_made = not mount.is_optional if _is_in(below, bound) else makes_missing
+    is_made = mount.make_in_bind or not mount.is_optional if _is_in(below, bound) else makes_missing
     if not is_made and not _is_in(below, memory):
         raise OSError(errno.ENOENT, NO_PATH, mount.target)
     is_directory = is_directory_mount(mount)

@@ -118,9 +118,10 @@ def _terminal() -> ForegroundTerminal | None:
 def _become_init(environment: tuple[int, int]) -> None:
     """Fork the command and return in it; in this process wait for it, reap all others, and exit with its code.
 
-    Its files are closed, and the variables of the caller at ``environment`` are cleared: programs in the container could reach
-    both by /proc/1.
+    Its files are closed, the variables of the caller at ``environment`` are cleared, and other copies in its memory are
+    protected from root of a user namespace: programs in the container could reach all that by /proc/1.
     """
+    sys.clear_dumpable()  # before there is a program that could look; execve(2) gives it back to the command
     command = os.fork()
     if command:
         os.closerange(0, os.sysconf("SC_OPEN_MAX"))

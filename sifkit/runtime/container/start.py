@@ -1,8 +1,9 @@
 """Start of the command in a container: the words and the environment for execve, with the scripts of the image in between.
 
 An image may have scripts in /.singularity.d/env that set variables. The shell of the container reads them in a script of ours,
-which then sets the user's variables, passes on the host's, and becomes the command. Without such scripts no shell is needed; if
-there are scripts but no shell, their plain assignments are read here. Pure.
+which then sets the user's variables, passes on the host's, and becomes the command. It is bash where the image has it, since
+Apptainer reads them with an interpreter of its own that knows bash's syntax, and many have ``source`` or arrays. Without such
+scripts no shell is needed; if there are scripts but no shell, their plain assignments are read here. Pure.
 
 The values go to the script as variables ``_sifkit_0``, ``_sifkit_1`` ..., so that no value needs quoting, and the script, which
 is one argument of at most 128 KiB, stays small.
@@ -23,11 +24,19 @@ __all__ = ["ContainerFacts", "start_of"]
 RUNSCRIPT = "/.singularity.d/runscript"
 ENVIRONMENT_DIRECTORY = "/.singularity.d/env"
 AFTER = "99-base.sh"
-"""Script after which the user's variables are set."""
+"""Script after which the user's variables are set. Apptainer puts it into every image; it adds the path of libraries."""
+APPS = "95-apps.sh"
+"""Script of Apptainer that sets the variables of an app, if there is one."""
 HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
 FAILED = 255
 """Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
+SHELL_MADE = "HOSTNAME HOSTTYPE MACHTYPE OSTYPE OLDPWD PS2 PS4 SHLVL TERM"
+"""Variables that shells set for themselves: kept, they would be taken for the image's, and the host's would not pass."""
+READ_ONLY = ("EUID", "UID")
+"""Variables that bash lets nobody set; those of the host are the same, but exported."""
+NOT_EXECUTED = "the interpreter or loader of the program is not in the container, or is not for this processor"
+"""What explains the message of a shell that has found a program, as ``not found``."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 
@@ -53,18 +62,22 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
     extra = {"SHELL": words[0]} if command.action == "shell" else {}
     fixed = {**environment.fixed, "PWD": cwd}
     evaluated = environment.is_evaluated and any(needs_evaluation(value) for value in environment.injected.values())
-    if facts.shell and (facts.scripts or evaluated):
+    if (facts.shell or facts.bash) and (facts.scripts or evaluated):
         script, variables = _script(environment, extra)
-        return Start(("/bin/sh", "-c", script, program, *words), {**variables, **fixed}, notes)
+        shell = ("/bin/bash", "--norc") if facts.bash else ("/bin/sh",)
+        return Start((*shell, "-c", script, program, *words), {**variables, **fixed}, notes)
     variables = dict(fixed)
     if facts.scripts:
-        before = [text for name, text in facts.scripts if name <= AFTER]
-        ignored = sum(apply_assignments(text, variables) for text in before)
+        usual = {AFTER} if command.app else {AFTER, APPS}
+        before = [(name, text) for name, text in facts.scripts if name <= AFTER]
+        ignored = sum(apply_assignments(text, variables) * (name not in usual) for name, text in before)
         _inject(environment, variables)
         after = [text for name, text in facts.scripts if name > AFTER and name != OURS]
         ignored += sum(apply_assignments(text, variables) for text in after)
         if ignored:
             notes = (*notes, f"the image has no /bin/sh; not understood in its environment scripts: {counted(ignored, 'line')}")
+        if any(name == AFTER for name, _ in before):
+            environment = environment._replace(with_libraries=True)
     else:
         _inject(environment, variables)
     _finish(environment, variables)
@@ -135,11 +148,15 @@ def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tupl
     prepend, append = value_of(environment.prepend_path), value_of(environment.append_path)
     held, first = " ".join(variables), len(variables)
     passed = [name for name in environment.passed if is_variable_name(name)]
+    final += [f"export {name}" for name in READ_ONLY if name in passed]
     for name in passed:
         value_of(environment.passed[name])
     # exported functions of bash: only a shell that knows such names keeps them
     others = {name: value for name, value in environment.passed.items() if not is_variable_name(name)}
     script = f"""\
+unset {SHELL_MADE}
+_sifkit_home=$HOME
+_sifkit_pwd=$PWD
 _sifkit_source() {{ . "$_sifkit_file"; }}
 _sifkit_inject() {{
 {chr(10).join(inject)}
@@ -154,6 +171,8 @@ case $_sifkit_file in */{AFTER}) _sifkit_inject; _sifkit_found=1;; esac
 fi
 done
 [ -n "$_sifkit_found" ] || _sifkit_inject
+[ "$PWD" = "$_sifkit_pwd" ] || cd "$_sifkit_pwd" && unset OLDPWD
+export HOME="${{HOME-$_sifkit_home}}"
 _sifkit_n={first}
 for _sifkit_name in {" ".join(passed)}; do
 eval "case \\${{$_sifkit_name+x}}\\${{$_sifkit_name-}} in
@@ -187,9 +206,12 @@ printf '%s: %s: executable file not found in $PATH\\n' "$0" "$1" >&2
 exit 255
 }}
 _sifkit_find "$@"
-unset _sifkit_file _sifkit_found _sifkit_n _sifkit_name {held}
-trap 'exit {FAILED}' 0
-[ -z "${{BASH_VERSINFO-}}" ] || shopt -s execfail
+unset _sifkit_file _sifkit_found _sifkit_home _sifkit_pwd _sifkit_n _sifkit_name {held}
+trap 'printf "%s\n" "$0: {NOT_EXECUTED}" >&2; exit {FAILED}' 0
+if [ -n "${{BASH_VERSINFO-}}" ]; then
+shopt -s execfail
+SHLVL=$((${{SHLVL:-0}} + 1)) # which exec takes off again
+fi
 exec "$@"
 exit {FAILED}
 """

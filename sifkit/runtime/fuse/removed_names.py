@@ -10,20 +10,26 @@ meanings: the dentry, or the name as it is now. Which of them was meant shows af
 * A lookup of the name as it is now is followed by a request for a mark of overlayfs, ``METACOPY``, if it finds a regular file.
   If that was the answer for a dentry, the request must fail with ESTALE. The thread gets the name as it is now from then on.
 
-The answer for the dentry comes first; but second for files that are not regular, and where the kernel knows that there is no
-such name: it would make the creation of a file fail, which is not tried again. Overlayfs creates only what it has looked up.
+Calls that make a name are not tried again. So what is meant is taken from the names in the call that waits, if they are known
+(see ``waiting_call``): the name as it is now if it is one of them, or the file that has one of them. If a file has another name
+like it, and overlayfs hardly has this dentry (see ``link_names``), the name as it is now comes first.
 
-Of several files that had the name first, two can be found: the one used last and the next. Others are stale until they are
-tried again, or the kernel has dropped their dentries.
+Otherwise the answer for the dentry comes first; but second for files that are not regular, and where the kernel knows that
+there is no such name. Of several files that had the name first, two can be found: the one used last and the next. Others are
+stale until they are tried again, or the kernel has dropped their dentries.
 """
 
 from __future__ import annotations
 
-__all__ = ["METACOPY", "NAMELESS", "WHITEOUT", "RemovedNames"]
+from collections.abc import Sequence
+
+from .link_names import Key, LinkNames
+
+__all__ = ["METACOPY", "NAMELESS", "OVERLAY_MARKS", "RemovedNames"]
 
 METACOPY = b"user.overlay.metacopy"
-WHITEOUT = b"user.overlay.whiteout"
-"""Mark that is asked for before the other if the file is empty."""
+OVERLAY_MARKS = b"user.overlay."
+"""Beginning of the marks that overlayfs asks for where it has looked up a file, some of them before the other."""
 NAMELESS = b"/"
 """Name that the kernel gives a file without one."""
 MOST_NAMES = 10_000
@@ -31,18 +37,17 @@ MOST_THREADS = 1_000
 TRIES = 3
 """Lookups of a name as it is now by a thread that was told to try again: of a dentry, of the name, and for a new file."""
 
-Key = tuple[int, bytes]
-"""Directory and name."""
-
 
 class _Name:
     """Nodes that a name led to: the one asked for last, then the others, the last first.
 
-    ``is_checked``: all are regular files; ``is_absent``: the kernel knows that there is no such name.
+    ``unlikely``: those of which the kernel hardly keeps this dentry. ``is_checked``: all are regular files; ``is_absent``: the
+    kernel knows that there is no such name.
     """
 
     def __init__(self) -> None:
         self.nodes: list[int] = []
+        self.unlikely: set[int] = set()
         self.used: int | None = None
         self.is_checked = True
         self.is_absent = False
@@ -50,13 +55,16 @@ class _Name:
 
 class _Answer:
     """Answer to a thread: ``node``, where the name led to ``present``. ``is_wrong``: if the thread asks once more;
-    ``is_last``: it has asked for nothing else since; ``is_second``: it asked twice at once."""
+    ``is_last``: it has asked for nothing else since; ``is_second``: it asked twice at once. ``called``: names in its call;
+    ``trusted``: how often at once it was answered by them alone."""
 
     def __init__(self, key: Key, node: int | None, present: int | None, *, is_second: bool) -> None:
         self.key = key
         self.node = node
         self.present = present
         self.is_second = is_second
+        self.trusted = 0
+        self.called: Sequence[bytes] = ()
         self.is_wrong = node is None
         self.is_last = True
 
@@ -84,6 +92,7 @@ class RemovedNames:
     """Removed names that the kernel may still ask for. Nodes are those of the server."""
 
     def __init__(self) -> None:
+        self.links = LinkNames()
         self._names: dict[Key, _Name] = {}
         self._keys: dict[int, set[Key]] = {}
         self._answers: dict[int, _Answer] = {}
@@ -103,6 +112,9 @@ class RemovedNames:
         found = self._names.setdefault(key, _Name())
         if node in found.nodes:
             found.nodes.remove(node)
+        found.unlikely.discard(node)
+        if not self.links.removed(node, key):
+            found.unlikely.add(node)
         found.nodes.insert(1 if found.nodes[:1] == [found.used] else 0, node)
         found.is_checked &= is_regular
         self._keys.setdefault(node, set()).add(key)
@@ -128,9 +140,11 @@ class RemovedNames:
                     found.nodes.append(node)
         if is_known:
             return
+        self.links.forget(node)
         for key in self._keys.pop(node, ()):
             found = self._names[key]
             found.nodes.remove(node)
+            found.unlikely.discard(node)
             if not found.nodes:
                 self._drop(key)
 
@@ -142,10 +156,18 @@ class RemovedNames:
             self._told.clear()
             self._finders.clear()
 
-    def answer(self, thread: int, key: Key, present: int | None) -> int | None:
-        """Return the node for a lookup of a name in here. ``present``: the node it leads to now; None: there is none."""
+    def answer(self, thread: int, key: Key, present: int | None, called: Sequence[bytes] = ()) -> int | None:
+        """Return the node for a lookup of a name in here.
+
+        ``present``: the node it leads to now; None: there is none. ``called``: names in the call that waits, if they are known.
+        """
         if thread in self._answers:
             self._note_use(thread, self._answers[thread])
+        if self._is_called(thread, key, present, called):
+            last = self._answers.get(thread)
+            trusted = last.trusted if last is not None and last.key == key and last.is_last else 0
+            if trusted < TRIES:
+                return self._noted(thread, key, present, present, called, trusted + 1)
         told = self._told.get(thread)
         if told is not None and told.key == key and told.left:
             others = self._names[key].nodes
@@ -156,14 +178,14 @@ class RemovedNames:
                 return self._noted(thread, key, others[0], present)
             told.left -= 1
             return self._noted(thread, key, present, present)
-        answers = self._possible_answers(key, present)
+        answers = self._possible_answers(key, present, called)
         last = self._answers.get(thread)
         position = 0
         if last is not None and last.is_wrong and last.key == key and last.node in answers:
             is_only = len(self._names[key].nodes) == 1
             if is_only or not last.is_dentry:
                 position = (answers.index(last.node) + 1) % len(answers)
-        return self._noted(thread, key, answers[position], present)
+        return self._noted(thread, key, answers[position], present, called)
 
     def _note_use(self, thread: int, last: _Answer) -> None:
         """Note that an answer was right, if it was a dentry's and the kernel has not forgotten it."""
@@ -171,26 +193,59 @@ class RemovedNames:
         if found is not None and last.is_last and last.is_dentry and not last.is_wrong and last.node in found.nodes:
             found.nodes.remove(last.node)
             found.nodes.insert(0, last.node)
+            found.unlikely.discard(last.node)
             found.used = last.node
             told = self._told.get(thread)
             if told is not None and told.key == last.key and told.node != last.node:
                 del self._told[thread]  # it was another link that was looked up
 
-    def _possible_answers(self, key: Key, present: int | None) -> list[int | None]:
+    def _is_called(self, thread: int, key: Key, present: int | None, called: Sequence[bytes]) -> bool:
+        """Return whether the names in a call show that a thread looks up a name as it is now."""
+        if key[1] not in called:
+            return False
+        meant = self._meant(key, present, called)
+        if not meant or called[1:] != (key[1],):
+            return not meant
+        if self._names[key].unlikely.issuperset(meant):
+            return True
+        # the new name of a file that had it before: the file is found first
+        last = self._answers.get(thread)
+        if last is None or last.key != key or last.called != called:
+            return thread in self._finders
+        return last.node in meant if last.node is not None and not last.is_wrong else last.trusted > 0 and present is None
+
+    def _meant(self, key: Key, present: int | None, called: Sequence[bytes]) -> list[int]:
+        """Return the files that had a name and have one of those in a call."""
+        return [node for node in self._names[key].nodes if node != present and self.links.has_one_of(node, called)]
+
+    def _possible_answers(self, key: Key, present: int | None, called: Sequence[bytes]) -> list[int | None]:
         found = self._names[key]
         others: list[int | None] = [node for node in found.nodes if node != present]
         if key[1] == NAMELESS and others:
             return others
+        meant = self._meant(key, present, called)
+        if meant and key[1] not in called[:1]:
+            return [*meant, *(node for node in others if node not in meant), present]
+        last = [node for node in others if called and node in found.unlikely]
         if found.is_checked and not (present is None and found.is_absent):
-            return [*others, present]
+            return [*(node for node in others if node not in last), present, *last]
         return [present, *others]
 
-    def _noted(self, thread: int, key: Key, node: int | None, present: int | None) -> int | None:
+    def _noted(
+        self,
+        thread: int,
+        key: Key,
+        node: int | None,
+        present: int | None,
+        called: Sequence[bytes] = (),
+        trusted: int = 0,
+    ) -> int | None:
         if len(self._answers) > MOST_THREADS:
             self._answers.clear()
         last = self._answers.get(thread)
         is_second = last is not None and last.key == key and last.is_last and not last.is_wrong
-        self._answers[thread] = _Answer(key, node, present, is_second=is_second)
+        answer = self._answers[thread] = _Answer(key, node, present, is_second=is_second)
+        answer.called, answer.trusted = called, trusted
         self._finders.discard(thread)
         self._names[key].is_absent |= node is None
         return node

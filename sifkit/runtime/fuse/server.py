@@ -192,6 +192,10 @@ class Server:
         """Return the names of an open directory, which is read from ``cookie`` on."""
         return self.backend.list_directory(node)
 
+    def entry_of(self, node: int, listed: ListedName) -> Entry | None:
+        """Return the node of a name in a directory that is listed."""
+        return self.backend.entry(node, listed)
+
     def _send(self, unique: int, parts: Reply) -> None:
         header = _out_header.pack(OUT_HEADER.size + sum(map(len, parts)), 0, unique)
         try:
@@ -314,7 +318,7 @@ class Server:
             if room < 0:
                 break
             if plus:
-                found = self.backend.entry(node, listed) if index >= FIRST_COOKIE else None
+                found = self.entry_of(node, listed) if index >= FIRST_COOKIE else None
                 parts.append(unknown if found is None else self._pack_entry(found))
             parts.append(_dirent.pack(ino, index + 1, len(name), kind) + name + bytes(padding))
         return (b"".join(parts),)

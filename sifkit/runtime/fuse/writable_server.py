@@ -30,8 +30,9 @@ from .protocol import (
     SetAttribute,
     decode_device,
 )
-from .removed_names import METACOPY, NAMELESS, WHITEOUT, RemovedNames
+from .removed_names import METACOPY, NAMELESS, OVERLAY_MARKS, RemovedNames
 from .server import CHANGES, SECOND, WANTED, Reply, Server, packed_attributes
+from .waiting_call import called_names
 
 __all__ = ["FULL", "FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
 
@@ -190,14 +191,14 @@ class WritableServer(Server):
         if self._removed.has_asked(self.thread, (node, name)):
             self.answer_waiting()
         if (node, name) not in self._removed:
-            found = self.backend.lookup(node, name)
+            found = self._linked(node, name, self.backend.lookup(node, name))
             if self._removed:
                 is_file = found is not None and not stat.S_ISDIR(found.attributes.mode)
                 self._removed.other_request(self.thread, has_found_file=is_file)
             return (self._pack_entry(found),)
         found = None if name == NAMELESS else self.backend.lookup(node, name)
         present = None if found is None else found.node
-        answer = self._removed.answer(self.thread, (node, name), present)
+        answer = self._removed.answer(self.thread, (node, name), present, called_names(self.thread))
         if answer == present:
             return (self._pack_entry(found),)
         if present is not None:
@@ -205,19 +206,28 @@ class WritableServer(Server):
         again = None if answer is None else self.writable.again(answer)
         return (self._pack_entry(again, is_kept=False),)
 
+    def _linked(self, directory: int, name: bytes, found: Entry | None) -> Entry | None:
+        """Note a name that the kernel sees, if it is one of several of a file; return the entry."""
+        if found is not None and self._has_overlay and found.attributes.links > 1 and not stat.S_ISDIR(found.attributes.mode):
+            self._removed.links.found(found.node, (directory, name))
+        return found
+
+    def entry_of(self, node: int, listed: ListedName) -> Entry | None:
+        return self._linked(node, listed.name, super().entry_of(node, listed))
+
     def _forget(self, node: int, body: memoryview) -> None:
         super()._forget(node, body)
         self._forget_removed(node)
 
     def _batch_forget(self, _: int, body: memoryview) -> None:
         super()._batch_forget(_, body)
-        if self._removed:
+        if self._has_overlay:
             count = int.from_bytes(body[:4], "little")
             for node, _ in FORGET_ONE.packer.iter_unpack(body[8 : 8 + count * FORGET_ONE.size]):
                 self._forget_removed(node)
 
     def _forget_removed(self, node: int) -> None:
-        if self._removed:
+        if self._has_overlay:
             self._removed.forgotten(node, is_known=self.writable.is_known(node))
 
     def _setattr(self, node: int, body: memoryview) -> Reply:
@@ -282,6 +292,8 @@ class WritableServer(Server):
         if left is not None and self._has_overlay:
             is_regular = stat.S_ISREG(self.writable.attributes(left).mode)
             self._removed.add(directory, name, left, is_regular=is_regular)
+        else:
+            self._removed.links.removed(None, (directory, name))
 
     def _rmdir(self, node: int, body: memoryview) -> Reply:
         name = bytes(body[:-1])
@@ -310,12 +322,21 @@ class WritableServer(Server):
             exchange=bool(flags & RENAME_EXCHANGE),
             whiteout=bool(flags & RENAME_WHITEOUT),
         )
-        self._note_removed(node, name, None)
-        self._note_removed(new_directory, new_name, left)
+        self._removed.changed(node, name)
+        is_exchange = bool(flags & RENAME_EXCHANGE)
+        if is_exchange:
+            self._removed.changed(new_directory, new_name)
+        else:
+            self._note_removed(new_directory, new_name, left)
+        self._removed.links.moved((node, name), (new_directory, new_name), is_exchange=is_exchange)
         return ()
 
     def _link(self, node: int, body: memoryview) -> Reply:
-        return self._entry(self.writable.link(int.from_bytes(body[:8], "little"), node, bytes(body[8:-1])))
+        name = bytes(body[8:-1])
+        found = self.writable.link(int.from_bytes(body[:8], "little"), node, name)
+        if self._has_overlay:
+            self._removed.links.linked(found.node, (node, name))
+        return self._entry(found)
 
     def _write(self, node: int, body: memoryview) -> Reply:
         _, offset, size, flags, *_ = READ_IN.packer.unpack_from(body)
@@ -344,11 +365,13 @@ class WritableServer(Server):
 
     def _getxattr(self, node: int, body: memoryview) -> Reply:
         name = bytes(body[GETXATTR_IN.size : -1])
+        if name == METACOPY:
+            self._removed.links.looked_up(node)
         if self._removed:
             if name == METACOPY and self._removed.is_refused(self.thread, node):
                 raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
-            if name != WHITEOUT:
-                self._removed.other_request(self.thread)
+            if name == METACOPY or not name.startswith(OVERLAY_MARKS):
+                self._removed.other_request(self.thread, has_found_file=name == METACOPY)
         return self._value(self.writable.xattr(node, name), body)
 
     def _fsync(self, node: int, _: memoryview) -> Reply:

@@ -48,15 +48,16 @@ def image_facts(name: str) -> ImageFacts:
     """
     _reject_uri(name)
     found = _found(name)
-    path = os.path.realpath(name) if stat.S_ISDIR(found.st_mode) else os.path.abspath(name)
+    path = os.path.abspath(name)
     owner, group = _names(found)
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
         from .host_filesystems import has_mounts
 
-        root = Layer(path=path, kind="directory", has_mounts=has_mounts(path), is_foreign=_is_foreign(found))
+        real = os.path.realpath(path)
+        root = Layer(path=real, kind="directory", has_mounts=has_mounts(real), is_foreign=_is_foreign(found))
         return ImageFacts(
-            path=path, real_path=path, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
+            path=path, real_path=real, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
         )
     if image_kind(name) != "sif":
         kind = _file_kind(name)
@@ -145,22 +146,23 @@ def _other_kind(head: bytes) -> str:
 
 def _other_hint(head: bytes, name: str) -> str:
     if not head:
-        return "download or build it again"
+        return "download or create it again"
     if head[TAR_MAGIC_OFFSET:].startswith(TAR_MAGIC):
         built = f"apptainer build {shell_quote(_file_name(f':{name}'))} {shell_quote(f'docker-archive:{name}')}"
         return f"if 'docker save' has made it: {built}"
-    return f"look at it with: sifkit inspect {shell_quote(name)}"
+    return ""
 
 
 def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
     from ...overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
-    from ...sif.format.types import Arch, FSType
+    from ...sif.format.types import Arch, DataType, FSType
 
     with open_sif(name) as (sif, fd):
         root = select_partition(sif, "root", name)
         encrypted = root.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS)
         kind: LayerKind = "squashfs" if encrypted else _partition_kind(sif, fd, root, name)
         found = [(one, _partition_kind(sif, fd, one, name)) for one in overlays_of(sif, root)]
+        marks = [(one.link_group, one.link) for one in sif if one.data_type == DataType.SIGNATURE]
         architecture = root.arch.word if isinstance(root.arch, Arch) and root.arch.word != Arch.UNKNOWN.word else ""
         return ImageFacts(
             path=path,
@@ -170,6 +172,7 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
             overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
             uppers=tuple(_partition_upper(path, one) for one, kind in found if kind == "ext3"),
             unused_overlay=unused_overlay_of(sif),
+            signed=frozenset(one.id for one, _ in found if {(one.group, 0), (0, one.id)} & set(marks)),
             architecture=architecture,
             is_encrypted=encrypted,
             is_writable=is_writable,
@@ -209,7 +212,8 @@ def _partition_upper(path: str, found: Descriptor) -> Upper:
 def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     """Return the facts of an overlay that is given. Raises as ``image_facts``."""
     name = argument.path
-    found = _found(name, hint=f"create it with: sifkit overlay create --size 1G {shell_quote(name)}")
+    command = "mkdir" if name.endswith("/") else "sifkit overlay create --size 1G"
+    found = _found(name, hint="" if argument.read_only else f"create it with: {command} {shell_quote(name)}")
     path = os.path.realpath(name)
     owner, group = _names(found)
     return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)

@@ -11,7 +11,7 @@ import os
 import resource
 import time
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -148,9 +148,10 @@ class ImageFiles:
 
         place = ImagePlace.of(layer, fd)
         if read_state(fd, layer.offset).needs_recovery:
-            from .preparation import prepare
+            from .preparation import HostDiskFullError, prepare
 
-            prepare(fd, place)
+            with suppress(HostDiskFullError):  # it is read through its journal
+                prepare(fd, place)
         offset, size = _span(layer) or (0, 0)
         from ...atomic import lock_range
 

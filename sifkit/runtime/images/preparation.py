@@ -6,6 +6,7 @@ mount nobody else can take the image. Most images need nothing of it.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -21,9 +22,14 @@ if TYPE_CHECKING:
     from ext3.device.base import FileDevice
     from ext3.edit.filesystem import WritableFilesystem
 
-__all__ = ["moved_error", "prepare"]
+__all__ = ["HostDiskFullError", "moved_error", "prepare"]
 
 MESSAGE_BYTES = 65_536
+FULL = (errno.ENOSPC, errno.EDQUOT)
+
+
+class HostDiskFullError(LaunchError):
+    """Image with holes whose disk has no room for what its journal holds. It is as it was, and can be read."""
 
 
 def moved_error(name: str) -> LaunchError:
@@ -39,7 +45,7 @@ def prepare(fd: int, place: ImagePlace, *, check: bool = False, normalize: bool 
 
     ``check``: repair it first as ``fsck -p`` does. ``normalize``: replace marks that root's overlayfs does not know. Raises
     LaunchError with the command that helps if something is left to decide, and with ``search_moved`` if upper/ has redirects
-    or metacopies.
+    or metacopies; HostDiskFullError.
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
     pid = os.fork()
@@ -53,6 +59,8 @@ def prepare(fd: int, place: ImagePlace, *, check: bool = False, normalize: bool 
     finally:
         os.waitpid(pid, 0)  # also after Ctrl-C, which it has got as well: it has the lock
     found = json.loads(raw or b'{"error": "the check has ended without an answer"}')
+    if "full" in found:
+        raise HostDiskFullError(f"{place.name}: {found['full']}", hint="free space on its disk, or read it only, with :ro")
     if "error" in found:
         raise LaunchError(f"{place.name}: {found['error']}", hint=found.get("hint") or f"check it with: {place.fsck('-fn')}")
     return str(found["note"])
@@ -69,7 +77,7 @@ def _prepare_in_child(work: Callable[[], str], answer: int) -> NoReturn:
         found = {"error": "interrupted"}
     except Exception as error:  # noqa: BLE001 - the process ends here, and the parent reports it
         text = str(error) if isinstance(error, OSError | SifkitError) or _is_ext3_error(error) else repr(error)
-        found = {"error": text}
+        found = {"full" if getattr(error, "errno", None) in FULL else "error": text}
     try:
         os.write(answer, json.dumps(found).encode()[:MESSAGE_BYTES])
     finally:

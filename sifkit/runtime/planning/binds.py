@@ -1,7 +1,8 @@
 """Arguments of ``--bind``, ``--mount`` and ``--home``. Pure.
 
 ``SOURCE[:TARGET[:OPTIONS]]``, several with commas; a backslash before a comma or a colon makes it a part of the name. Options
-are ``ro`` and ``rw``. Source: Apptainer 1.4.5, tried.
+are ``ro`` and ``rw``. Empty values and parts are skipped: scripts append to a list that may be empty. Source: Apptainer 1.4.5,
+tried.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class BindSpec(NamedTuple):
 
 def parse_binds(texts: Sequence[str], cwd: str, *, option: str = "--bind") -> tuple[BindSpec, ...]:
     """Parse the values of ``--bind``. ``cwd``: where relative sources start. Raises UsageError."""
-    return tuple(_bind(part, cwd, f"{option} {show(text)}") for text in texts for part in _parts(text))
+    return tuple(_bind(part, cwd, f"{option} {show(text)}") for text in texts for part in _parts(text) if part)
 
 
 def _parts(text: str) -> list[str]:
@@ -90,8 +91,11 @@ def _absolute(path: str, cwd: str) -> str:
 
 
 def parse_mounts(texts: Sequence[str], cwd: str) -> tuple[BindSpec, ...]:
-    """Parse the values of ``--mount``: ``type=bind,source=/a,destination=/b,ro``, a line each. Raises UsageError."""
-    return tuple(_mount(line, cwd) for text in texts for line in [part for part in text.split("\n") if part] or [text])
+    """Parse the values of ``--mount``: ``type=bind,source=/a,destination=/b,ro``, a line each; ``type`` may be missing.
+
+    Raises UsageError.
+    """
+    return tuple(_mount(line, cwd) for text in texts for line in text.split("\n") if line)
 
 
 def _mount(text: str, cwd: str) -> BindSpec:
@@ -111,7 +115,7 @@ def _mount(text: str, cwd: str) -> BindSpec:
         if name is None:
             raise UsageError(f"{what}: no such key {show(key) or 'as an empty one'}", hint=_MOUNT_HINT)
         found[name] = value
-    if found.get("type") != "bind":
+    if found.get("type", "bind") != "bind":
         raise UsageError(f"{what}: only type=bind is known", hint=_MOUNT_HINT)
     for name in ("source", "destination"):
         if not found.get(name):

@@ -18,8 +18,8 @@ MIB = 1 << 20
 class SiteConfig(NamedTuple):
     """Directives of apptainer.conf, by their names with ``_`` for spaces. ``path``: the file, empty for the defaults.
 
-    ``mount_dev``: "yes", "no" or "minimal". ``enable_overlay``: "yes", "no", "try" or "driver". ``sessiondir_max_size``: MiB.
-    ``bind_path``: as for ``--bind``.
+    ``mount_dev``: "yes", "no" or "minimal". ``root_default_capabilities``: "full", "no" or "file". ``enable_overlay``: "yes",
+    "no", "try" or "driver". ``sessiondir_max_size``: MiB. ``bind_path``: as for ``--bind``.
     """
 
     path: str = ""
@@ -53,6 +53,7 @@ class SiteConfig(NamedTuple):
     allow_container_dir: bool = True
     always_use_nv: bool = False
     always_use_rocm: bool = False
+    root_default_capabilities: str = "full"
 
     def memory_bytes(self, uid: int) -> int | None:
         """Size of a filesystem in memory that a run gets: plain users are limited, root is not (None)."""
@@ -63,6 +64,7 @@ WORDS: Mapping[str, tuple[str, ...]] = {
     "mount_dev": ("yes", "no", "minimal"),
     "enable_overlay": ("yes", "no", "try", "driver"),
     "enable_underlay": ("yes", "no", "preferred"),
+    "root_default_capabilities": ("full", "file", "no"),
 }
 """Values of directives that are words."""
 ABSENT = "NULL"

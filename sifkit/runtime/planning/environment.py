@@ -64,12 +64,13 @@ def is_variable_name(text: str) -> bool:
 def parse_assignments(texts: Sequence[str]) -> dict[str, str]:
     """Parse the values of ``--env``: ``A=1,B=2``, a value with a comma as ``"A=x,y"``. Raises UsageError.
 
-    A part without ``=`` after a comma belongs to the value before it if the whole has one assignment only: ``A=x,y``.
+    Spaces before a name are skipped. A part without ``=`` after a comma belongs to the value before it if the whole has one
+    assignment only: ``A=x,y``.
     """
     found: dict[str, str] = {}
     for text in texts:
         for part in _fields(text):
-            name, equals, value = part.partition("=")
+            name, equals, value = part.lstrip().partition("=")
             if not equals:
                 raise UsageError(f"--env {show(text)}: {show(part) or 'an empty part'} is no NAME=VALUE", hint=_env_hint(text))
             if not is_variable_name(name):

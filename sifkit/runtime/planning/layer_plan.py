@@ -113,6 +113,8 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
     root_is_writable = False
     if options.writable:
         upper, root_is_writable = _writable_image(image)
+        if upper is not None and upper.object_id in image.signed:
+            notes.append(f"{show(image.path)} is signed, and what is written to its overlay breaks the signature")
         layers = [layer for layer in layers if upper is None or (layer.path, layer.object_id) != (upper.path, upper.object_id)]
     layers += [layer for one in request.overlays if one not in writers for layer in one.layers]
     if writers:

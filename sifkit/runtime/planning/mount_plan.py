@@ -153,7 +153,8 @@ def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: Si
             f"this site does not allow to show the working directory ('user bind control = no' in {show(site.path)})"
         )
         return
-    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True))
+    in_home = bool(request.options.home) and _is_below(cwd, planned.home)
+    planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True, make_in_bind=in_home))
 
 
 def _host_mount(path: str) -> Mount:
@@ -216,7 +217,7 @@ def _add_site_binds(
 
     Contained runs have two files of the host only; without a network an own /etc/hosts.
     """
-    for spec in parse_binds(CONTAINED_BINDS if contained else site.bind_path, "/", option="bind path"):
+    for spec in _site_binds(planned, CONTAINED_BINDS if contained else site.bind_path):
         if spec.target in skipped:
             continue
         if contained and not has_network and spec.target == "/etc/hosts":
@@ -225,6 +226,15 @@ def _add_site_binds(
             planned.mounts.append(_bind(spec, is_optional=True))
         elif site.path and not contained:
             planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
+
+
+def _site_binds(planned: PlannedMounts, texts: Sequence[str]) -> Iterator[BindSpec]:
+    """Yield the binds of a site; one that is wrong is left out with a note, since the user cannot mend it."""
+    for text in texts:
+        try:
+            yield from parse_binds([text], "/", option="bind path")
+        except UsageError as error:
+            planned.notes.append(f"{error.message}; left out, tell the administrator")
 
 
 def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
@@ -241,10 +251,18 @@ def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
 def _add_user_binds(
     planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], binds: Sequence[BindSpec]
 ) -> None:
-    """Add the binds of the user. Raises FormatError for a source that is missing."""
+    """Add the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
+    shown: dict[str, BindSpec] = {}
     for spec in binds:
         if not site.user_bind_control and not _is_device_bind(spec):
             continue
+        if first := shown.get(spec.target):
+            if first != spec:
+                planned.notes.append(
+                    f"bind of {show(spec.source)} ignored: {show(first.source)} is at {show(spec.target)} already"
+                )
+            continue
+        shown[spec.target] = spec
         if request.kind_of(spec.source) == "missing":
             raise FormatError(
                 f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
@@ -269,9 +287,7 @@ def _add_home(
     target = "/root" if options.fakeroot else source
     if options.home:
         source, target = parse_home(options.home, request.caller.cwd)
-        if options.no_home:
-            raise UsageError("--home and --no-home exclude each other", hint="leave out one of them")
-        if request.kind_of(source) == "file":
+        if request.kind_of(source) == "file" and not options.no_home:
             raise FormatError(f"{show(source)} is no directory", path=source, hint="it is the source of --home")
     planned.home = target
     if options.no_home or "home" in skipped or not (site.mount_home or options.home):
@@ -282,10 +298,10 @@ def _add_home(
         source = posixpath.join(_workdir(request), "home")
         planned.mounts.append(Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700))
     elif contained and not options.home:
-        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+        planned.mounts.append(Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid)))
     elif request.kind_of(source) == "missing":
         planned.notes.append(f"the home directory {show(source)} is missing on this host; an empty one in memory is shown")
-        planned.mounts.append(Mount(kind="tmpfs", target=target, mode=0o700, size=site.memory_bytes(request.caller.uid)))
+        planned.mounts.append(Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid)))
     else:
         planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
 
@@ -299,8 +315,8 @@ def _workdir(request: RunRequest) -> str:
 
 
 def _temporary(request: RunRequest, site: SiteConfig, *, contained: bool) -> Iterator[Mount]:
-    """Yield /tmp and /var/tmp."""
-    for target, name in (("/tmp", "tmp"), ("/var/tmp", "var_tmp")):
+    """Yield /var/tmp and /tmp: the latter is seen in images where one is a link to the other."""
+    for target, name in (("/var/tmp", "var_tmp"), ("/tmp", "tmp")):
         if not contained:
             yield Mount(kind="bind", source=target, target=target, is_optional=True)
         elif request.options.workdir and site.user_bind_control:

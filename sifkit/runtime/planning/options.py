@@ -11,7 +11,18 @@ from typing import Literal, NamedTuple
 
 from ...errors import NotYetError, UsageError, show
 
-__all__ = ["OPTIONS", "RunOption", "RunOptions", "Value", "check_options", "no_effect_notes", "options_for", "with_variables"]
+__all__ = [
+    "FALSE",
+    "OPTIONS",
+    "TRUE",
+    "RunOption",
+    "RunOptions",
+    "Value",
+    "check_options",
+    "no_effect_notes",
+    "options_for",
+    "with_variables",
+]
 
 Kind = Literal["flag", "text", "list"]
 Status = Literal["works", "no effect", "refused"]
@@ -22,6 +33,7 @@ LAYERS, FILES, PROCESS, ENVIRONMENT, OTHER = "Layers", "Directories and files", 
 CGROUPS = "limits need cgroups; use those of your batch system, or systemd-run --user --scope -p MemoryMax=4G sifkit ..."
 CAPABILITIES = "capabilities are not changed: root keeps its own, a plain user has none"
 REGISTRY = "images are not fetched from a registry"
+NEEDING_VALUE = {"home", "env", "tmpfs-size", "pem-path"}
 HELPERS = "no helper programs are used for --fakeroot"
 
 
@@ -54,6 +66,11 @@ class RunOption(NamedTuple):
     def spelling(self) -> str:
         """Name as it is typed."""
         return f"--{self.name}"
+
+    @property
+    def accepts_empty(self) -> bool:
+        """True if an empty value stands for none, as with Apptainer: scripts pass variables that may not be set."""
+        return self.kind != "flag" and self.name not in NEEDING_VALUE
 
 
 class RunOptions(NamedTuple):
@@ -99,6 +116,7 @@ class RunOptions(NamedTuple):
     shell: str = ""
     dry_run: bool = False
     no_privs: bool = False
+    keep_privs: bool = False
     given: frozenset[str] = frozenset()
 
     @classmethod
@@ -225,6 +243,9 @@ OPTIONS: tuple[RunOption, ...] = (
     RunOption("nv", "flag", "show Nvidia GPUs and their libraries", "", "", PROCESS, variables=("NV",)),
     RunOption("rocm", "flag", "show AMD GPUs and their libraries", "", "", PROCESS, variables=("ROCM",)),
     RunOption("no-privs", "flag", "as root, run without capabilities", "", "", PROCESS, variables=("NO_PRIVS",)),
+    RunOption(
+        "keep-privs", "flag", "as root, keep capabilities where the site drops them", "", "", PROCESS, variables=("KEEP_PRIVS",)
+    ),
     RunOption("dry-run", "flag", "print what would be done, and run nothing", "", "", OTHER),
     RunOption("no-nv", "flag", "do not show Nvidia GPUs", variables=("NV_OFF", "NO_NV"), hidden=True),
     RunOption("no-rocm", "flag", "do not show AMD GPUs", variables=("ROCM_OFF", "NO_ROCM"), hidden=True),
@@ -247,7 +268,6 @@ OPTIONS: tuple[RunOption, ...] = (
     _unneeded("ignore-fakeroot-command", "flag", HELPERS, "IGNORE_FAKEROOT_COMMAND"),
     _refused("add-caps", "text", CAPABILITIES, "ADD_CAPS"),
     _refused("drop-caps", "text", CAPABILITIES, "DROP_CAPS"),
-    _refused("keep-privs", "flag", CAPABILITIES, "KEEP_PRIVS"),
     _refused("allow-setuid", "flag", "set-user-ID programs never work in a container here", "ALLOW_SETUID"),
     _refused("security", "list", "SELinux, AppArmor and seccomp profiles are not applied", "SECURITY"),
     _refused("apply-cgroups", "text", CGROUPS, "APPLY_CGROUPS"),
@@ -293,12 +313,14 @@ def with_variables(
 ) -> tuple[dict[str, Value], tuple[str, ...]]:
     """Add the values that the environment has for options that are not given; return them and notes.
 
-    APPTAINER_X wins over SINGULARITY_X. Raises UsageError for a variable that is no truth value.
+    A flag that is False is given as ``--contain=false``. APPTAINER_X wins over SINGULARITY_X. Raises UsageError for a variable
+    that is no truth value.
     """
     found = dict(values)
     notes: list[str] = []
     for option in options_for(verb):
-        if found.get(option.key) and option.key not in JOINED:
+        before = found.get(option.key)
+        if (before or before is False) and option.key not in JOINED:
             continue
         texts = [(name, text) for name in option.variables if (text := _variable(name, environment, notes))]
         if not texts:

@@ -54,6 +54,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         is_root_writable=layers.is_root_writable,
     )
     environment, environment_notes = _environment(request, mounts, binds)
+    drops_capabilities, capability_notes = _drops_capabilities(request, site)
     cwd, cwd_required = _working_directory(request, mounts.home)
     return RunPlan(
         way=way,
@@ -69,7 +70,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         account=_account(request, mounts.home),
         namespaces=namespaces,
         fakeroot=options.fakeroot,
-        drops_capabilities=options.no_privs and not options.fakeroot,
+        drops_capabilities=drops_capabilities,
         hostname=options.hostname if options.hostname and "uts" in namespaces else None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
@@ -80,6 +81,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
             *root_notes,
             *_memory_notes(way, layers.upper, host),
             *namespace_notes,
+            *capability_notes,
             *mounts.notes,
             *environment_notes,
             *_gpu_notes(request),
@@ -107,6 +109,8 @@ def _check(request: RunRequest, host: HostFacts) -> None:
         raise UsageError("--net would set up a network, which is not supported", hint="for no network: --network none")
     if options.hostname and (len(options.hostname) > LONGEST_HOSTNAME or not HOSTNAME.fullmatch(options.hostname)):
         raise UsageError(f"--hostname {show(options.hostname)}: not a host name")
+    if options.keep_privs and request.caller.uid != 0:
+        raise UsageError("--keep-privs is for root", hint="leave it out")
     if options.pid and options.no_pid:
         raise UsageError("--pid and --no-pid exclude each other", hint="leave out one of them")
     if options.app and ("/" in options.app or options.app in (".", "..")):
@@ -141,6 +145,19 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> tuple[frozen
         for name in sorted(forbidden)
     )
     return frozenset(found - forbidden), tuple(notes)
+
+
+def _drops_capabilities(request: RunRequest, site: SiteConfig) -> tuple[bool, tuple[str, ...]]:
+    """Return whether the command gets no capabilities, by the user's choice or the site's for root, and notes."""
+    options = request.options
+    if options.no_privs or options.fakeroot or request.caller.uid != 0:
+        return options.no_privs and not options.fakeroot, ()
+    if site.root_default_capabilities == "full" or options.keep_privs:
+        return False, ()
+    if site.root_default_capabilities == "no":
+        return True, ()
+    reason = f"'root default capabilities = file' in {show(site.path)}, and capability.json is not read"
+    return True, (f"root has no capabilities here: {reason}",)
 
 
 def _joins_directories(way: Way, layers: Sequence[Layer], host: HostFacts) -> bool:

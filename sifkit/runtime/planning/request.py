@@ -65,8 +65,9 @@ class ImageFacts(NamedTuple):
     """Image that is run. ``path``: absolute. ``root``: its lowest layer.
 
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
-    could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``architecture``: of a SIF, in
-    the words of Go, empty if it says none. ``owner``, ``group``: names, of the file. ``real_path``: ``path`` without symlinks.
+    could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``signed``: IDs of the overlays
+    that are signed, alone or with their group. ``architecture``: of a SIF, in the words of Go, empty if it says none.
+    ``owner``, ``group``: names, of the file. ``real_path``: ``path`` without symlinks.
     """
 
     path: str
@@ -76,6 +77,7 @@ class ImageFacts(NamedTuple):
     overlays: tuple[Layer, ...] = ()
     uppers: tuple[Upper, ...] = ()
     unused_overlay: str = ""
+    signed: frozenset[int] = frozenset()
     architecture: str = ""
     is_encrypted: bool = False
     is_writable: bool = True

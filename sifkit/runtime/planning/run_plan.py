@@ -96,7 +96,9 @@ class Mount(NamedTuple):
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
     session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
     is still seen, there is no mount. ``needs``: directory that the container must have; without it the mount is left out.
-    ``is_optional``: a failure is a note and not the end. ``size``: of a tmpfs, in bytes. ``data``: options of the filesystem.
+    ``is_optional``: a failure is a note and not the end. ``make_in_bind``: a target that is missing in a directory of the host
+    bound before it is made there, although the mount is optional. ``size``: of a tmpfs, in bytes. ``data``: options of the
+    filesystem.
     """
 
     kind: MountKind
@@ -112,6 +114,7 @@ class Mount(NamedTuple):
     hides_link: bool = False
     needs: str = ""
     is_optional: bool = False
+    make_in_bind: bool = False
     content: bytes | None = None
     edit: Literal["", "passwd", "group"] = ""
     mode: int = 0o755

@@ -1,7 +1,7 @@
 """Assignments in the syntax of the shell, read without one: ``--env-file`` and environment scripts of images. Pure.
 
-Understood are comments, ``NAME=VALUE``, ``export NAME=VALUE``, ``export NAME``, quotes, backslashes, ``$NAME``, ``${NAME}``,
-``${NAME:-TEXT}`` and ``${NAME-TEXT}``. Commands are never run.
+Understood are comments, ``NAME=VALUE``, ``export NAME=VALUE``, several of them in a line, ``export NAME``, quotes, backslashes,
+``~``, ``$NAME``, ``${NAME}``, ``${NAME:-TEXT}`` and ``${NAME-TEXT}``. Commands are never run.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ ASSIGNMENT = re.compile(r"[ \t]*(?:export[ \t]+)?([A-Za-z_][A-Za-z0-9_]*)=")
 EXPORT = re.compile(r"[ \t]*export(?:[ \t]+[A-Za-z_][A-Za-z0-9_]*)+[ \t]*(?:#.*)?")
 VARIABLE = re.compile(r"\$(?:([A-Za-z_][A-Za-z0-9_]*)|\{([A-Za-z_][A-Za-z0-9_]*)(?:(:?-)([^${}`\\]*))?\})")
 ESCAPED_OR_VARIABLE = re.compile(VARIABLE.pattern + r"|\\[$`]")
+HOME = re.compile(r"~(?=[/ \t\n;]|$)")
 END = " \t\n;"
 LONGEST = 128 << 10
 """Bytes of the longest variable that Linux passes to a program."""
@@ -50,16 +51,13 @@ def parse_environment_file(text: str, name: str, variables: Mapping[str, str]) -
         line = text[position:end].strip()
         after = end + 1
         if line and not line.startswith("#") and not EXPORT.fullmatch(line):
-            start = ASSIGNMENT.match(text, position)
             try:
-                if start is None:
-                    raise _NotUnderstood("it is no NAME=VALUE")
-                value, after = _word(text, start.end(), known)
-                after = _end_of_line(text, after)
+                read, after = _line(text, position, known)
             except _NotUnderstood as error:
                 hint = "put a value with spaces between quotes; commands are not run"
                 raise FormatError(f"{show(name)}, line {number}: {error}", path=name, hint=hint) from error
-            found[start[1]] = known[start[1]] = value
+            found |= read
+            known |= read
         number += text.count("\n", position, after)
         position = after
     return found
@@ -83,14 +81,12 @@ def apply_assignments(raw: bytes, variables: dict[str, str]) -> int:
             continue
         if words[0] in ("if", "case", "for", "while", "until", "{") or line.endswith("{"):
             depth += 1
-        start = ASSIGNMENT.match(text, position) if depth == 0 else None
         closes = words[-1].rstrip(";") in ("fi", "esac", "done", "}")
         try:
-            if start is None:
+            if depth:
                 raise _NotUnderstood
-            value, position = _word(text, start.end(), variables)
-            position = _end_of_line(text, position)
-            variables[start[1]] = value
+            read, position = _line(text, position, variables)
+            variables |= read
         except _NotUnderstood:
             ignored += 1
             position = end + 1
@@ -105,13 +101,20 @@ def _line_end(text: str, position: int) -> int:
     return len(text) if end < 0 else end
 
 
-def _end_of_line(text: str, position: int) -> int:
-    """Return the position after the line that must end here. Raises _NotUnderstood."""
-    end = _line_end(text, position)
-    rest = text[position:end].strip(" \t;")
-    if rest and not rest.startswith("#"):
-        raise _NotUnderstood(f"{show(rest[:40])} after the value")
-    return end + 1
+def _line(text: str, position: int, variables: Mapping[str, str]) -> tuple[dict[str, str], int]:
+    """Read the assignments of the line at ``position``; return them and the position after it. Raises _NotUnderstood."""
+    found: dict[str, str] = {}
+    while True:
+        start = ASSIGNMENT.match(text, position)
+        if start is None:
+            rest = text[position : _line_end(text, position)].strip(" \t")
+            raise _NotUnderstood(f"{show(rest[:40])} after the value" if found else "it is no NAME=VALUE")
+        found[start[1]], position = _word(text, start.end(), {**variables, **found})
+        end = _line_end(text, position)
+        rest = text[position:end].lstrip(" \t;")
+        if not rest or rest.startswith("#"):
+            return found, end + 1
+        position = end - len(rest)
 
 
 def _word(text: str, position: int, variables: Mapping[str, str]) -> tuple[str, int]:
@@ -119,6 +122,9 @@ def _word(text: str, position: int, variables: Mapping[str, str]) -> tuple[str, 
     found: list[str] = []
     quoted = False
     length = 0
+    if HOME.match(text, position):
+        found.append(variables.get("HOME", "~"))
+        position += 1
     while position < len(text):
         character = text[position]
         if not quoted and character in END:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import shlex
 import shutil
@@ -25,6 +26,16 @@ def commands(text: str) -> list[str]:
     lines += re.findall(r"`(sifkit [a-z]+ [^`]*)`", re.sub(r"^```.*?^```$", "", text, flags=re.DOTALL | re.MULTILINE))
     parts = [part for line in lines for part in re.split(r"&&|\|\||[|;]", re.sub(r"(^|\s)#.*", "", line))]
     return [found[1] for part in parts if (found := re.search(r"(?:^|[ /])sifkit ((?:-q )?[a-z]+ .+)$", part))]
+
+
+@pytest.mark.parametrize("page", ["docs/tour.md", "docs/checking.md"])
+def test_python_of_a_page_imports_what_there_is(page: str) -> None:
+    blocks = re.findall(r"^```python\n(.*?)^```$", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    assert blocks
+    for block in blocks:
+        imports = [line for line in ast.parse(block).body if isinstance(line, ast.Import | ast.ImportFrom)]
+        assert imports
+        exec(compile(ast.Module(imports, []), page, "exec"), {})
 
 
 @pytest.mark.parametrize("page", PAGES)

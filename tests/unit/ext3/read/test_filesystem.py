@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ext3.constants import FileType
 from ext3.device.base import MemoryDevice
-from ext3.errors import CorruptError, Ext3Error, PathError, PathNotFoundError
+from ext3.errors import CorruptError, DeviceError, Ext3Error, PathError, PathNotFoundError
 from ext3.format import xattr
 from ext3.format.dirent import Entry
 from ext3.format.schema import INODE_EXTRA
@@ -427,3 +427,12 @@ def test_any_damage(changes: list[tuple[int, bytes]]) -> None:
 
 def test_dirents_helper_tiles_the_block() -> None:
     assert len(dirents([(b"a", 1, 1), (b"bc", 2, 1)])) == BLOCK
+
+
+def test_closed_filesystem_reads_no_file_that_has_its_descriptor(tmp_path: Path) -> None:
+    path = tmp_path / "image"
+    path.write_bytes(sample().data)
+    with Filesystem.open(path) as fs:
+        pass
+    with path.open("rb"), path.open("rb"), pytest.raises(DeviceError, match="Bad file descriptor"):  # one has its number
+        fs.device.read(0, 10)

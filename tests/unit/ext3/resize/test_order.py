@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import ext3
 from ext3.constants import SECTOR, SUPERBLOCK_OFFSET
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import CopyOnWriteDevice, Event, play
@@ -16,7 +17,8 @@ from ext3.format.superblock import read_superblock
 from ext3.journal.log import read_journal
 from ext3.resize import prepare
 
-from ....support.resizes import aged_image, late_journal, record_resize
+from ....support.resizes import aged_image, findings_of, late_journal, made_by_mke2fs, record_resize
+from ....support.sessions import clock
 
 MIB = 1 << 20
 
@@ -80,3 +82,19 @@ def test_the_map_of_the_journal(tmp_path: Path) -> None:
             assert journal.sequence == old.sequence > 1
             assert not any(after.read(int(block) * 1024, 1024).strip(b"\0") for block in journal.blocks[1:])
     assert changes == 1
+
+
+def test_the_resize_inode_is_dropped_and_freed_at_once(tmp_path: Path) -> None:
+    """Beyond the reserve; no state on storage has blocks of it that belong to nobody."""
+    options = ["-b", "1024", "-g", "512", "-N", "600", "-E", "resize=20000"]
+    before, events = record_resize(made_by_mke2fs(tmp_path / "image", options, 9 * MIB), 34 * MIB)
+    dropped = 0
+    for end in [number for number, event in enumerate(events) if event.kind == "sync"]:
+        left = play(MemoryDevice(before), events[:end])
+        with ext3.Filesystem.open(left, "r+", clock=clock):
+            pass  # the journal is replayed
+        if read_superblock(left).size_bytes > 9 * MIB:
+            break
+        assert not [text for text in findings_of(left) if text.startswith("block-bitmap")]
+        dropped += not read_superblock(left).geometry.resize_inode
+    assert dropped

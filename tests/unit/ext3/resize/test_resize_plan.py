@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from pathlib import Path
+
 import numpy as np
 import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.resize import Prepared, minimum_size, plan, prepare
-from ext3.resize.resize_plan import _take
+from ext3.resize.resize_plan import _FreeRuns
 
-from ....support.resizes import aged_image
+from ....support.resizes import aged_image, resize
 
 MIB = 1 << 20
 
@@ -73,13 +76,48 @@ def test_growth_needs_no_census(image: MemoryDevice) -> None:
 
 
 def test_destinations_are_in_few_runs() -> None:
-    free = np.zeros(100, np.bool_)
+    used = np.ones(100, np.bool_)
     for low, high in ((3, 5), (10, 40), (50, 52), (60, 70)):
-        free[low:high] = True
-    taken = _take(free, 35)
-    assert taken.tolist() == [*range(10, 40), *range(60, 65)]
-    assert not free[taken].any()
-    assert _take(free, 0).tolist() == []
-    assert _take(free, 9).tolist() == [3, 4, 50, 51, *range(65, 70)]
+        used[low:high] = False
+    free = _FreeRuns(used)
+    assert free.take(35).tolist() == [*range(10, 40), *range(60, 65)]
+    assert free.take(0).tolist() == []
+    assert free.take(9).tolist() == [3, 4, 50, 51, *range(65, 70)]
     with pytest.raises(ValueError, match="more blocks"):
-        _take(free, 1)
+        free.take(1)
+
+
+def test_long_columns_are_looked_at_in_pieces(image: MemoryDevice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the same result as at once."""
+    ready = prepare(image)
+    size = ready.minimum().size_bytes + 100 * 1024
+    whole = ready.plan(size)
+    monkeypatch.setattr("ext3.check.census.PIECE_ROWS", 100)
+    again = prepare(image)
+    assert again.minimum() == ready.minimum()
+    found = again.plan(size)
+    for name in ("block_from", "journal_from", "inode_from", "inode_to"):
+        assert getattr(found, name).tolist() == getattr(whole, name).tolist()
+    taken = np.concatenate([found.block_to, found.journal_to])
+    assert len(np.unique(taken)) == len(taken) == len(found.block_from) + len(found.journal_from) > 0
+    assert not again.census.used[taken].any()
+
+
+def test_memory_for_a_large_filesystem(tmp_path: Path) -> None:
+    """The columns of the census, and little more: what is not in use takes no memory in them."""
+    path = tmp_path / "image"
+    ext3.mkfs(path, 160 * MIB, block_size=4096, inode_ratio=4096)
+    with path.open("r+b") as file:
+        device = ext3.FileDevice(file.fileno())
+        resize(device, 64 << 30)
+        tracemalloc.start()
+        try:
+            ready = prepare(device)
+            ready.plan(ready.minimum().size_bytes)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+        blocks, inodes = ready.superblock.blocks_count, ready.superblock.inodes_count
+    assert blocks > 16_000_000 and inodes > 10_000_000
+    # used, shared, system, owner, which pointer blocks were read; mode, links, names, parents and '..'
+    assert peak < (3 + 4 + 1) * blocks + (2 + 2 + 4 + 4 + 4) * inodes + 24 * MIB

@@ -60,6 +60,11 @@ def test_no_image(run, images):
     assert code == 2 and json.loads(out)["error"]["kind"] == "not-found"
     code, _, err = run("check", "images/empty", "images/a.sif")
     assert code == 0 and "there is no other image in images/empty" in err
+    code, out, err = run("check", "none/*.sif", "images/a.sif/x")
+    assert (code, out) == (2, "")
+    assert err == "sifkit check: none/*.sif, images/a.sif/x: no such file or directory; give images, or directories\n"
+    (images / "sums").write_text(f"{'0' * 64}  empty/gone.sif\n")
+    assert run("check", "--sha256", "images/sums", "images/empty")[0] == 1
 
 
 @pytest.mark.parametrize("arguments", [(), ("--threads", "0", "images"), ("--progress", "x", "images"), ("--sums", "images")])

@@ -11,6 +11,7 @@ import pytest
 from sifkit.cli import main
 from sifkit.cli.support.quick_run import parse_plain
 from sifkit.runtime.planning.config import config_paths
+from sifkit.runtime.planning.options import OPTIONS, with_variables
 
 from ....support.tiny_squashfs import TINY_SQUASHFS, tiny_sif
 
@@ -80,10 +81,10 @@ def test_run_and_shell_need_no_words(run, image):
         (("oci-archive:d/a.tar:t", "ls"), "images are not converted here; first: apptainer build a.sif oci-archive:d/a.tar:t"),
         (("docker-daemon:", "ls"), "first: apptainer build image.sif docker-daemon:"),
         (("Imagee.sif", "ls"), "Imagee.sif: no such file or directory; did you mean image.sif?"),
-        (("empty", "ls"), "empty is empty; download or build it again"),
+        (("empty", "ls"), "empty is empty; download or create it again"),
         (("a.tar", "ls"), "a.tar is an archive, not an image; if 'docker save' has made it: apptainer build a.sif"),
         (("instance://one", "ls"), "instance://one: instances are not supported in this release"),
-        (("text", "ls"), "text is no SIF, squashfs or ext3 image"),
+        (("text", "ls"), "text is no SIF, squashfs or ext3 image\n"),
         (("--memory", "1G", "image.sif", "ls"), "--memory is not supported; limits need cgroups"),
         (("--fusemount", "x", "image.sif", "ls"), "--fusemount is not supported; FUSE programs are not started"),
         (("-o", "text:work:rw", "image.sif", "ls"), "the suffix :work:rw has no meaning; write text to write to it"),
@@ -91,9 +92,13 @@ def test_run_and_shell_need_no_words(run, image):
             ("-o", "none.img", "image.sif", "ls"),
             "directory; create it with: sifkit overlay create --size 1G none.img",
         ),
+        (("-o", "none.img:ro", "image.sif", "ls"), "none.img: no such file or directory\n"),
+        (("-o", "none/", "image.sif", "ls"), "directory; create it with: mkdir none/\n"),
         (("-o", "text", "image.sif", "ls"), "text is no SIF, squashfs or ext3 image"),
         (("-o", "image.sif", "image.sif", "ls"), "image.sif has no overlay"),
         (("--env", "A", "image.sif", "ls"), "--env A: A is no NAME=VALUE"),
+        (("--env", "", "image.sif", "ls"), "--env has an empty value"),
+        (("--home=", "image.sif", "ls"), "--home has an empty value"),
         (("--env-file", "none", "image.sif", "ls"), "--env-file none: No such file or directory"),
         (("--env-file", "text", "image.sif", "ls"), "text, line 1: it is no NAME=VALUE"),
         (("-B", "/no/such:/x", "image.sif", "ls"), "/no/such: no such file or directory; it is the source of a bind"),
@@ -123,6 +128,13 @@ def test_variables_are_options(run, image, monkeypatch):
     lines, err = dry(run, "image.sif", "ls")
     assert "mount: /mnt/e <- /etc" in lines and "directory: /etc" in lines
     assert err == "sifkit exec: warning: --unsquash has no effect: images are unpacked only where nothing else works\n"
+
+
+def test_empty_values_of_options_are_none(run, image):
+    names = [one.spelling for one in OPTIONS if one.accepts_empty and not one.only]
+    assert {"--bind", "--overlay", "--cwd", "--memory"} < set(names)
+    lines, err = dry(run, *(f"{name}=" for name in names), "-S", "", "-B", "/etc:/mnt/e", "image.sif", "ls")
+    assert err == "" and lines == dry(run, "-B", "/etc:/mnt/e", "image.sif", "ls")[0]
 
 
 def test_the_site_of_the_apptainer_in_the_path(run, image, monkeypatch):
@@ -226,6 +238,7 @@ PLAIN = [
     ("-eH/tmp", "--pwd", "/etc", "--nocolor", "image.sif"),
     ("-o", "a.img:ro", "--overlay=b.img", "-S", "a,b", "--env", "A=b=c", "image.sif", "x"),
     ("--env", "-x", "-", "-e"),
+    ("-S", "", "--bind=", "-B", "/a", "--cwd", "/a", "--cwd=", "x"),
 ]
 
 
@@ -251,9 +264,10 @@ def test_both_parsers_read_the_same(image, monkeypatch, words):
         ("--help", "image.sif"),
         ("-e",),
         ("-B",),
-        ("-B", "", "x"),
-        ("--bind=", "x"),
-        ("--nv=1", "x"),
+        ("--home=", "x"),
+        ("--nv=yes", "x"),
+        ("--nv=", "x"),
+        ("--quiet=1", "x"),
         ("", "x"),
         ("-Z", "x"),
     ],
@@ -261,6 +275,14 @@ def test_both_parsers_read_the_same(image, monkeypatch, words):
 def test_what_is_not_plain_is_left_to_typer(words):
     assert parse_plain("exec", words) is None
     assert parse_plain("exec", ("-s", "x", "image.sif")) is None and parse_plain("shell", ("-s", "x", "image.sif")) is not None
+
+
+def test_spellings_of_apptainer():
+    """Go's parser takes a value of a flag after ``=``, and drops that sign after a letter."""
+    found = parse_plain("exec", ("--contain=true", "-e=0", "-qB=/a:/b=c", "-B/d", "--env=A=1", "image.sif", "-c=true"))
+    assert found.values == {"contain": True, "cleanenv": False, "bind": ("/a:/b=c", "/d"), "env": ("A=1",)}
+    assert found.common == ["quiet"] and found.words == ("-c=true",)
+    assert with_variables(found.values, {"APPTAINER_CLEANENV": "1"}, "exec")[0]["cleanenv"] is False
 
 
 def test_facts_load_neither_numpy_nor_construct(image):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -53,6 +54,42 @@ VERBS = [node.path for node in completion.tree(root)]
 )
 def test_usage_errors_are_one_line_and_exit_2(run, argv, says):
     assert run(*argv) == (2, "", says + "\n")
+
+
+@pytest.mark.parametrize(
+    ("argv", "exit_code", "says"),
+    [
+        ("ls /opt o.img", 2, "ls: the image comes before the paths; did you mean o.img /opt?"),
+        ("cat text o.img", 2, "cat: the image comes before the paths; did you mean o.img text?"),
+        ("find / o.img", 2, "find: the image comes before the paths; did you mean o.img /?"),
+        (
+            "overlay resize 1G o.img",
+            2,
+            "overlay resize: the image comes before the size; did you mean sifkit overlay resize o.img 1G?",
+        ),
+        (
+            "overlay chown o.img me",
+            2,
+            "overlay chown: the owner comes before the image; did you mean sifkit overlay chown me o.img?",
+        ),
+        ("overlay create --from-dir none new.img", 1, "overlay create: none: No such file or directory"),
+        ("overlay create --from-tar none new.img", 1, "overlay create: none: No such file or directory"),
+    ],
+)
+def test_swapped_and_missing_files(run, tmp_path, monkeypatch, argv, exit_code, says):
+    monkeypatch.chdir(tmp_path)
+    run("overlay", "create", "--size", "8M", "o.img", "-q")
+    Path("text").write_text("text")
+    assert run(*argv.split()) == (exit_code, "", f"sifkit {says}\n")
+
+
+def test_an_image_is_no_archive(run, tmp_path, monkeypatch):
+    """It begins with a KiB of zeros, as an empty archive."""
+    monkeypatch.chdir(tmp_path)
+    run("overlay", "create", "--size", "8M", "o.img", "-q")
+    code, _, err = run("overlay", "create", "--from-tar", "o.img", "new.img")
+    assert code == 1 and err.startswith("sifkit overlay create: o.img: is an ext3 image, not an archive; to copy ")
+    assert not Path("new.img").exists()
 
 
 SLIPS = ["version", "creat", "overly", "inof", "clnoe", "comlpetion"]

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.squashfs import Reader
+from sifkit.squashfs import Reader, check_tables
 from sifkit.squashfs.checking import CheckedSquashfs, SquashfsProblem, check_squashfs
 from sifkit.squashfs.errors import SquashfsError
 from sifkit.squashfs.inode import Inode
@@ -409,6 +409,24 @@ def test_files_whose_lists_of_blocks_do_not_fit_their_table_are_not_read() -> No
         image.put(image.place(path, EXTENDED_REGULAR_INODE.offset_of("file_size")), "<Q", 250 * 8192)
     problems = check(bytes(image.image))[1]
     assert any("lists of blocks do not fit their table" in problem.text for problem in problems)
+
+
+def test_damaged_attributes_that_share_their_values_end_the_check(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile image whose sets are damaged behind a long value: what is read of them counts, too."""
+    image = Editor()
+    table = image.reader.xattr_table
+    assert table is not None
+    values = [sum(len(value) for _, value in table.entries(index)) for index in range(table.count)]
+    longest = table.set_at(values.index(max(values)))
+    for index in range(table.count):
+        place = table.sets.pointers[0] + HEADER + index * XATTR_ID.size
+        image.put(place, "<Q", longest.reference)
+        image.put(place + XATTR_ID.offset_of("count"), "<I", 1 << 31)
+    monkeypatch.setattr(check_tables, "FREE_XATTR_BYTES", max(values) * 2)
+    monkeypatch.setattr(check_tables, "XATTR_BYTES_FACTOR", 0)
+    problems = [problem for problem in check(bytes(image.image))[1] if problem.code == "attributes" and problem.path is None]
+    assert 0 < len(problems) < table.count
+    assert "the sets hold more data than a table of" in problems[-1].text
 
 
 def test_memory_does_not_grow_with_the_claimed_number_of_inodes() -> None:

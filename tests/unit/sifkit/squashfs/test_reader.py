@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from sifkit import squashfs
 from sifkit.errors import SifkitError
 from sifkit.squashfs import CorruptSquashfsError, FileWindow, Reader, SeekableWindow
 from sifkit.squashfs.schema import (
@@ -132,7 +133,7 @@ def test_windows(tmp_path: Path) -> None:
         assert facts_of_tree(Reader(FileWindow(file.fileno(), 777))) == want
         assert facts_of_tree(Reader(SeekableWindow(file, 777, len(content)))) == want
     assert facts_of_tree(Reader(SeekableWindow(io.BytesIO(content)))) == want
-    with pytest.raises(OSError, match="Bad file descriptor"):
+    with path.open("rb"), path.open("rb"), pytest.raises(OSError, match="Bad file descriptor"):  # one has its number
         reader.metadata.source.read_at(0, 10)
 
 
@@ -308,3 +309,14 @@ def test_mutants() -> None:
         chance = random.Random(f"test {number}")
         outcomes.add(try_image(mutate(samples[number % len(samples)], chance), chance))
     assert {"fine", "CorruptSquashfsError", "TruncatedSquashfsError"} <= outcomes
+
+
+def test_help_has_a_word_on_everything() -> None:
+    for name in squashfs.__all__:
+        found = getattr(squashfs, name)
+        members = [
+            member
+            for key, member in vars(found).items()
+            if key[0] != "_" and (callable(member) or isinstance(member, property))
+        ]
+        assert found.__doc__ and all(member.__doc__ for member in members), name

@@ -463,6 +463,12 @@ def test_completion_scripts_parse(run, tmp_path, shell):
         (["sifkit", "completion", ""], {"bash", "zsh", "fish"}),
         (["sifkit", "overlay", "create", "-d", ""], {"a dir"}),
         (["sifkit", "ls", ""], {"a dir", "it's.img"}),
+        (["sifkit", "check", ""], {"a dir", "it's.img"}),
+        (["sifkit", "extract", "it"], {"it's.img"}),
+        (["sifkit", "exec", "--overlay", "it"], {"it's.img"}),
+        (["sifkit", "overlay", "export", "-o", "a"], {"a dir"}),
+        (["sifkit", "overlay", "info", "--partition", ""], {"overlay", "root"}),
+        (["sifkit", "help", "overlay", "inf"], {"info"}),
     ],
 )
 def test_bash_completes(run, tmp_path, words, wanted):

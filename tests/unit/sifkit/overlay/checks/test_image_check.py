@@ -6,11 +6,13 @@ import hashlib
 import os
 import random
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 
 from sifkit.atomic import lock_range
+from sifkit.overlay.checks import image_check
 from sifkit.overlay.checks.image_check import check_image
 from sifkit.overlay.checks.image_result import KEPT_PROBLEMS, ImageProblem, ImageResult
 from sifkit.sif import SIF, DataType, FSType, PartType
@@ -296,6 +298,29 @@ def test_digests(sif):
     result = check_image(sif, hashed=True, want="0" * 64)
     assert codes(result) == ["digest"] and got in result.problems[0].text
     assert codes(check_image(sif, hashed=True)) == ["not-listed"]
+
+
+def test_an_interrupt_does_not_wait_for_the_digest(tmp_path, monkeypatch):
+    path = tmp_path / "t"
+    path.write_bytes(TINY_SQUASHFS)
+    os.truncate(path, 1 << 40)
+    hashing = threading.Event()
+
+    def interrupted(*_, **__):
+        assert hashing.wait(60)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(image_check, "_check_content", interrupted)
+    done = []
+
+    def advance(count):
+        done.append(count)
+        hashing.set()
+        assert len(done) < 5000  # MiB: ends the thread of a check that waits for it
+
+    with pytest.raises(KeyboardInterrupt):
+        check_image(path, hashed=True, advance=advance)
+    assert len(done) < 5000
 
 
 def test_progress_is_the_size_of_the_file(sif, ext3):

@@ -106,17 +106,18 @@ def test_lists_of_sha256sum(tmp_path, monkeypatch, options):
         assert found.digest_of(name) == plain.stdout[:64].decode()
 
 
-def test_names_are_looked_for_here_and_beside_the_list(tmp_path, monkeypatch):
-    (tmp_path / "images").mkdir()
-    (tmp_path / "here").mkdir()
-    for name in ("images/both", "images/there", "here/both"):
+@pytest.mark.parametrize("at", ["images/sums", "sums", "elsewhere/sums"])
+def test_names_are_relative_to_the_list_the_current_directory_or_what_is_checked(tmp_path, monkeypatch, at):
+    for name in ("images", "elsewhere"):
+        (tmp_path / name).mkdir()
+    for name in ("both", "images/both", "images/there"):
         (tmp_path / name).touch()
-    (tmp_path / "images" / "sums").write_text(f"{DIGEST}  both\n{DIGEST.upper()} *there\n{DIGEST}  gone\n")
-    monkeypatch.chdir(tmp_path / "here")
-    found = DigestList("../images/sums")
-    assert [found.digest_of(name) for name in ("both", "../images/both", "../images/there")] == [DIGEST, None, DIGEST]
-    assert sorted(found.below("../images")) == ["../images/gone", "../images/there"]
-    assert list(found.below(".")) == ["./both"]
+    (tmp_path / at).write_text(f"{DIGEST}  both\n{DIGEST.upper()} *there\n{DIGEST}  gone\n")
+    monkeypatch.chdir(tmp_path)
+    found = DigestList(at, images=["images/"])
+    assert [found.digest_of(name) for name in ("both", "images/both", "images/there")] == [None, DIGEST, DIGEST]
+    assert sorted(found.below("images")) == ["images/both", "images/gone", "images/there"]
+    assert DigestList(at, images=["both"]).digest_of("both") == DIGEST
 
 
 def test_listed_files_of_a_directory_are_checked(top):

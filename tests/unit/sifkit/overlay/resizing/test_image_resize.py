@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import stat
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,6 +87,13 @@ def assert_result(done: ResizeResult, path: Path, offset: int = 0) -> None:
             found.groups_count,
         )
         assert done.after.free_bytes == found.free_blocks * found.block_size
+
+
+def test_a_resize_loads_no_check() -> None:
+    """It is half of what a resize would load."""
+    code = "import sifkit.overlay.resizing.image_resize, sys; print([name for name in sys.modules if 'fsck' in name])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 # A file

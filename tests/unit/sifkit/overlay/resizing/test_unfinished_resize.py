@@ -11,6 +11,8 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import CopyOnWriteDevice
 from ext3.resize import prepare
 from sifkit.overlay.edit.edit_session import edit_image
+from sifkit.overlay.resizing.image_resize import resize
+from sifkit.overlay.resizing.resize_request import ResizeOptions, ResizeTarget
 from sifkit.overlay.resizing.unfinished_resize import finish_resize, may_be_unfinished
 
 from .....support.recorded_edits import state
@@ -73,3 +75,16 @@ def test_an_edit_finishes_it(name: str, tmp_path: Path) -> None:
     with edit_image(path) as session:
         session.filesystem.chmod("/many", 0o700)
     assert not findings_of(MemoryDevice(path.read_bytes()))
+
+
+@pytest.mark.parametrize("name", ["one group becomes several", "several groups shrink"])
+def test_a_plan_is_that_of_the_finished_one(name: str, tmp_path: Path) -> None:
+    """Nothing is written for it; the resize itself finishes the interrupted one first."""
+    left = next(left for left in reversed(CASES[name]()) if findings_of(left))
+    path = tmp_path / "image"
+    write_out(left, path)
+    before = path.read_bytes()
+    planned = resize(path, ResizeOptions(target=ResizeTarget(size=44 * MIB), dry_run=True))
+    assert path.read_bytes() == before
+    done = resize(path, ResizeOptions(target=ResizeTarget(size=44 * MIB)))
+    assert (planned.before, planned.after) == (done.before, done.after)

@@ -101,6 +101,14 @@ def test_the_start_knows_the_working_directory(root: Path) -> None:
         start_in_container("", notes.append)(plan._replace(is_cwd_required=True), str(root))
 
 
+def test_the_shown_working_directory_has_no_dots(root: Path) -> None:
+    (root / "home/sub").mkdir(parents=True)
+    (root / "link").symlink_to("/home/sub")
+    for cwd, shown in (("/link/../sub/.", "/home/sub"), ("/link/..", "/home"), ("/.", "/"), ("/link", "/link")):
+        plan = plan_of_nothing()._replace(cwd=(cwd,), is_cwd_required=True)
+        assert start_in_container("", print)(plan, str(root)).environment["PWD"] == shown
+
+
 def test_a_working_directory_that_cannot_be_entered(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     notes: list[str] = []
     (root / "home").mkdir()

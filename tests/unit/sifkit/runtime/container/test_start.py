@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def ran(start: Start, directory: Path, scripts: Mapping[str, str], shell: str = 
     for name, text in scripts.items():
         (directory / name).write_text(text)
     argv = [word.replace(ENVIRONMENT_DIRECTORY, str(directory)) for word in start.argv]
-    argv[:1] = [shutil.which(shell) or shell, *(["sh"] if shell == "busybox" else [])]
+    argv[: argv.index("-c")] = [shutil.which(shell) or shell, *(["sh"] if shell == "busybox" else [])]
     return subprocess.run(argv, env=dict(start.environment), capture_output=True, cwd="/", check=False)
 
 
@@ -125,6 +126,15 @@ def test_without_a_shell_other_lines_are_left_out_with_a_note() -> None:
     assert start.notes == ("the image has no /bin/sh; not understood in its environment scripts: 4 lines",)
 
 
+def test_without_a_shell_the_usual_scripts_of_apptainer_are_no_note() -> None:
+    environment, _ = planned(host={})
+    usual = 'if [ -n "${X:-}" ]; then\nexport X\nfi\n'
+    scripts = {"90-environment.sh": "export LD_LIBRARY_PATH=/own\n", "95-apps.sh": usual, "99-base.sh": usual}
+    start = started(environment, scripts, shell=False)
+    assert start.notes == () and start.environment["LD_LIBRARY_PATH"] == "/own:/.singularity.d/libs"
+    assert started(environment, scripts, Command(action="exec", words=("x",), app="a"), shell=False).notes
+
+
 def test_without_scripts_no_shell_is_started() -> None:
     environment, _ = planned(host={"PATH": "/x", "A": "1", "APPTAINERENV_C": "2"})
     start = started(environment, {})
@@ -183,6 +193,42 @@ def test_scripts_that_change_the_shell_do_not_disturb(tmp_path: Path, shell: str
 
 
 @pytest.mark.parametrize("shell", SHELLS)
+def test_variables_that_shells_set_themselves_pass(tmp_path: Path, shell: str) -> None:
+    host = {
+        "TERM": "xterm",
+        "HOSTNAME": "node",
+        "OSTYPE": "o",
+        "OLDPWD": "/old",
+        "PS4": "+",
+        "SHLVL": "3",
+        "UID": str(os.getuid()),
+    }
+    start = started(planned(host=host)[0], {"10-a.sh": "export A=1\n"})
+    done = ran(start, tmp_path, {"10-a.sh": "export A=1\n"}, shell)
+    found = dict(line.split("=", 1) for line in done.stdout.decode().split("\0") if line)
+    assert {name: found.get(name) for name in host} == host and done.stderr == b""
+
+
+@pytest.mark.skipif("bash" not in SHELLS, reason="bash is not installed")
+def test_scripts_are_read_by_bash_where_the_image_has_it(tmp_path: Path) -> None:
+    (tmp_path / "more").write_text("export MORE=1\n")
+    scripts = {"10-a.sh": f"source {tmp_path}/more\n[[ x = x ]] && export A=1\nnames=(b c)\nexport B=${{names[0]}}\n"}
+    scripts |= {"20-b.sh": "f() { :; }\nexport -f f\nif (\n", "30-c.sh": "export C=1\n"}
+    start = started(planned(host={})[0], scripts, bash=True)
+    assert start.argv[:3] == ("/bin/bash", "--norc", "-c")
+    done = ran(start, tmp_path, scripts, "bash")
+    assert done.returncode == 0 and b"10-a.sh" not in done.stderr
+    assert {b"MORE=1", b"A=1", b"B=b", b"C=1"} <= set(done.stdout.split(b"\0"))
+
+
+@pytest.mark.parametrize("shell", SHELLS)
+def test_scripts_change_neither_the_working_directory_nor_remove_the_home(tmp_path: Path, shell: str) -> None:
+    scripts = {"10-a.sh": "cd /usr\nunset HOME\n", "99-base.sh": "export A=1\n"}
+    found = environment_of(started(planned(host={})[0], scripts), tmp_path, scripts, shell)
+    assert (found["PWD"], found["HOME"]) == ("/", "/home/me")
+
+
+@pytest.mark.parametrize("shell", SHELLS)
 def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> None:
     host = {f"SOME_VARIABLE_{number}": f"value {number}" for number in range(3000)} | {"_file": "f", "_S0": "s", "IFS": "x"}
     scripts = {"10-a.sh": "export _file=image\nSOME_VARIABLE_7=\n", "99-base.sh": "found=1"}
@@ -216,6 +262,7 @@ def test_programs_that_the_shell_cannot_execute_exit_255(tmp_path: Path, shell: 
     environment, _ = planned(host={"BASH_VERSION": "5"})
     done = ran(started(environment, SCRIPTS, Command(action="exec", words=(str(program),))), tmp_path, SCRIPTS, shell)
     assert done.returncode == 255 and b"program" in done.stderr and b"shopt" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(b"sifkit exec: the interpreter or loader of the program is not in the")
 
 
 def test_cleanenv_keeps_the_terminal_and_proxies() -> None:
@@ -270,7 +317,7 @@ def test_run_and_shell() -> None:
 
 
 def test_values_of_env() -> None:
-    assert parse_assignments(["A=1,B=2", "C=x=y", "D=a,b", '"E=x,y",F=']) == {
+    assert parse_assignments([" A=1, B=2", "C=x=y", "D=a,b", '"E=x,y",F=']) == {
         "A": "1",
         "B": "2",
         "C": "x=y",
@@ -297,6 +344,8 @@ L=${NOPE:-def}${NOPE-}
 M='it'"s"\ x
 export A
 N="\$A \" \x"
+O=~/o; P=~  export Q="~" R=a~ # several in a line
+S=$O;
 """
 
 
@@ -314,6 +363,11 @@ def test_environment_file() -> None:
         "L": "def",
         "M": "its x",
         "N": '$A " \\x',
+        "O": "/h/o",
+        "P": "/h",
+        "Q": "~",
+        "R": "a~",
+        "S": "/h/o",
     }
 
 
@@ -321,6 +375,7 @@ def test_environment_file() -> None:
     "line",
     [
         "F=un quoted",
+        "F=1 G=2 command",
         "H=$(echo sub)",
         "I=`id`",
         "Q='open",

@@ -146,3 +146,43 @@ def test_a_node_that_is_forgotten_once_more_after_its_name() -> None:
     assert KEY not in names and (1, b"b") in names
     names.forgotten(OLD, is_known=False)  # it was found again, by a name that it still has
     assert names.answer(ME, (1, b"b"), None) == OLDER
+
+
+def linked(*, is_looked_up: bool) -> RemovedNames:
+    """A file that got the name b, and then lost a, which it had first."""
+    names = RemovedNames()
+    names.links.linked(OLD, (1, b"b"))
+    if is_looked_up:
+        names.links.looked_up(OLD)
+    names.add(*KEY, OLD, is_regular=True)
+    return names
+
+
+def test_the_dentry_of_a_file_that_was_not_used_by_another_name_comes_second() -> None:
+    symlink = (b"symlink",)
+    assert linked(is_looked_up=True).answer(ME, KEY, None, symlink) == OLD
+    names = linked(is_looked_up=False)
+    assert names.answer(OTHER, KEY, NEW) == OLD
+    assert [names.answer(ME, KEY, None, symlink) for _ in range(2)] == [None, OLD]
+    names.other_request(ME)
+    names.changed(*KEY)
+    assert names.answer(ME, KEY, None, symlink) == OLD  # it was its dentry
+
+
+def test_the_call_names_what_is_looked_up() -> None:
+    names = linked(is_looked_up=True)
+    assert [names.answer(ME, KEY, None, (b"a",)) for _ in range(4)] == [None, None, None, OLD]
+    names.add(*KEY, OLDER, is_regular=True)
+    assert names.answer(OTHER, KEY, NEW, (b"b",)) == OLD
+    assert names.answer(OTHER, KEY, NEW, (b"a",)) == NEW
+    names.links.linked(OLDER, (2, b"a"))  # which of them was called cannot be seen
+    assert names.answer(OTHER, KEY, NEW, (b"a",)) != NEW
+
+
+@pytest.mark.parametrize(("is_looked_up", "answers"), [(True, [OLD, None, None]), (False, [None, None])])
+def test_a_link_to_the_name_that_a_file_had_first(is_looked_up: bool, answers: list[int | None]) -> None:
+    names = linked(is_looked_up=is_looked_up)
+    assert [names.answer(ME, KEY, None, (b"b", b"a")) for _ in answers] == answers
+    names.other_request(ME, is_change=True)
+    names.other_request(ME, has_found_file=True)  # the file, by a name that the kernel did not know
+    assert names.answer(ME, KEY, None, (b"b", b"a")) is None

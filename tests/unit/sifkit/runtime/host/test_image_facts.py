@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.runtime.host.image_facts import image_facts, overlay_facts
 from sifkit.runtime.planning.overlay_arguments import RunOverlay
-from sifkit.sif import SIF, Arch, DataType, PartType
+from sifkit.sif import SIF, Arch, DataType, HashType, PartType, SignatureMeta
 from sifkit.sif.errors import TruncatedSIFError
 from tests.support.sif_images import partition
 
@@ -71,3 +72,27 @@ def test_a_truncated_image_with_an_ext3_root(tmp_path: Path) -> None:
     os.truncate(image, 2 << 20)
     with pytest.raises(TruncatedSIFError, match="object 1 ends at byte"):
         image_facts(str(image))
+
+
+def test_an_image_has_the_name_of_the_link_to_it(tmp_path: Path) -> None:
+    """APPTAINER_NAME is what the user has called the image, also a directory."""
+    (tmp_path / "box-1.2").mkdir()
+    (tmp_path / "box").symlink_to("box-1.2")
+    found = image_facts(str(tmp_path / "box"))
+    assert found.path == str(tmp_path / "box") and found.root.path == found.real_path == os.path.realpath(tmp_path / "box-1.2")
+
+
+def test_the_overlays_that_are_signed(tmp_path: Path) -> None:
+    root, image = tmp_path / "root.img", tmp_path / "image.sif"
+    create(root, CreateOptions(size=4 << 20))
+    with SIF.create(image) as sif:
+        for kind in (PartType.PRIMARY_SYSTEM, PartType.OVERLAY):
+            sif.add(root.read_bytes(), DataType.PARTITION, group=1, metadata=partition(kind, arch=Arch.AMD64))
+    assert image_facts(str(image)).signed == frozenset()
+    signature = SignatureMeta(HashType.SHA256, bytes(20))
+    for link, signed in ({"link": 1}, set()), ({"link": 2}, {2}), ({"link_group": 1}, {2}):
+        copy = tmp_path / "copy.sif"
+        shutil.copy(image, copy)
+        with SIF.open(copy, "r+") as sif:
+            sif.add(b"x", DataType.SIGNATURE, metadata=signature, **link)
+        assert image_facts(str(copy)).signed == signed

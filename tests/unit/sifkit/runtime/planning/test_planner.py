@@ -119,6 +119,13 @@ def test_the_overlay_in_the_image_is_read_or_written_to() -> None:
     assert plan.upper == WITH_OVERLAY.uppers[0] and plan.notes == ("--writable-tmpfs has no effect with --writable",)
 
 
+def test_writing_to_a_signed_overlay_is_noted() -> None:
+    signed = WITH_OVERLAY._replace(signed=frozenset({2}))
+    (note,) = planned(image=signed, writable=True).notes
+    assert note == "/base.sif is signed, and what is written to its overlay breaks the signature"
+    assert planned(image=signed).notes == planned(image=WITH_OVERLAY, writable=True).notes == ()
+
+
 def test_a_directory_is_written_to_itself() -> None:
     image = ImageFacts(path="/box", kind="directory", root=Layer(path="/box", kind="directory"))
     plan = planned(image=image, writable=True)
@@ -155,7 +162,6 @@ def test_what_excludes_each_other() -> None:
     refused("--tmpfs-size is for --writable-tmpfs", writable=True, writable_tmpfs=True, tmpfs_size="1G")
     refused("--tmpfs-size is for --writable-tmpfs", tmpfs_size="1G")
     refused("--tmpfs-size 1GB: GB can mean", writable_tmpfs=True, tmpfs_size="1GB")
-    refused("--home and --no-home", home="/a", no_home=True)
     refused("--pid and --no-pid", pid=True, no_pid=True)
 
 
@@ -330,8 +336,8 @@ def test_default_mounts() -> None:
         "/proc",
         "/sys",
         "/home/alice",
-        "/tmp",
         "/var/tmp",
+        "/tmp",
         "/etc/resolv.conf",
         "/etc/passwd",
         "/etc/group",
@@ -395,6 +401,16 @@ def test_binds_of_the_user_and_the_site() -> None:
     assert plan.environment.fixed["APPTAINER_BIND"] == "/d,/y"
     assert planned(site=SiteConfig(bind_path=("/missing",))).notes == ()
     refused("/missing/x: no such file or directory", kind=FormatError, bind=("/missing/x:/y",))
+    plan = planned(site=SiteConfig(path="conf", bind_path=("/a:/b:noatime", "/scratch")))
+    assert "/b" not in targets(plan) and "/scratch" in targets(plan)
+    assert plan.notes == ("bind path /a:/b:noatime: no such option noatime; left out, tell the administrator",)
+
+
+def test_the_first_of_several_binds_at_a_path_counts() -> None:
+    """The user's -B comes before APPTAINER_BIND and --mount, so that it wins over what a profile sets."""
+    plan = planned(bind=("/a:/d:ro,/a:/d:ro", "/b:/d/"), mount=("src=/a,dst=/d",))
+    assert mount_at(plan, "/d") == Mount(kind="bind", source="/a", target="/d", readonly=True)
+    assert plan.notes == ("bind of /b ignored: /a is at /d already", "bind of /a ignored: /a is at /d already")
 
 
 def test_a_site_without_binds_of_the_user() -> None:
@@ -468,6 +484,11 @@ def test_home_directories() -> None:
     assert mount_at(plan, "/home/me").source == "/work/dir/h" and plan.home == plan.environment.fixed["HOME"] == "/home/me"
     assert planned(fakeroot=True).home == "/root"
     assert "/home/alice" not in targets(planned(no_home=True)) and planned(no_home=True).home == "/home/alice"
+    inside = {"caller": CALLER._replace(cwd="/home/alice/project")}
+    assert mount_at(planned(home="/h:/home/alice", request=inside), "/home/alice/project").make_in_bind
+    assert not mount_at(planned(home="/h:/home/alice"), "/work/dir").make_in_bind
+    plan = planned(home="/h:/home/me", no_home=True)
+    assert "/home/me" not in targets(plan) and plan.home == "/home/me"
     refused("/file is no directory", kind=FormatError, home="/file")
     plan = planned(request={"caller": CALLER._replace(home="/missing")})
     assert plan.notes == ("the home directory /missing is missing on this host; an empty one in memory is shown",)
@@ -539,6 +560,15 @@ def test_capabilities_are_dropped() -> None:
     assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
     assert planned(no_privs=True, fakeroot=True, host=ROOT).drops_capabilities
     assert "capabilities: none" in plan_lines(planned(no_privs=True))
+    root = {"caller": CALLER._replace(uid=0)}
+    for value, notes in (("no", 0), ("file", 1)):
+        site = SiteConfig(path="conf", root_default_capabilities=value)
+        plan = planned(site=site, host=ROOT, request=root)
+        assert plan.drops_capabilities and len(plan.notes) == notes
+        assert not planned(site=site, host=ROOT, request=root, keep_privs=True).drops_capabilities
+        assert planned(site=site, host=ROOT, request=root, keep_privs=True, no_privs=True).drops_capabilities
+        assert not planned(site=site).drops_capabilities and not planned(site=site, fakeroot=True).drops_capabilities
+    refused("--keep-privs is for root", keep_privs=True)
     assert "fakeroot: changes of owners and users succeed, and change nothing" in plan_lines(planned(fakeroot=True))
 
 

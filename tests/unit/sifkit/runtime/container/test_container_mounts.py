@@ -1,0 +1,26 @@
+"""Where mounts lie below the root of a container, and which mount points are made in directories of the host."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from sifkit.runtime.container.container_mounts import _target
+from sifkit.runtime.planning.run_plan import Mount
+
+
+def test_mount_points_in_directories_of_the_host(tmp_path: Path) -> None:
+    home = tmp_path / "home/me"
+    home.mkdir(parents=True)
+
+    def target(name: str, **more: bool) -> bytes:
+        mount = Mount(kind="bind", source=str(tmp_path), target=f"/home/me/{name}", **more)  # type: ignore[arg-type]
+        return _target(str(tmp_path), mount, (), (os.fsencode(home),), makes_missing=True)
+
+    assert target("asked/for") == os.fsencode(home / "asked/for") and (home / "asked/for").is_dir()
+    with pytest.raises(FileNotFoundError):
+        target("usual", is_optional=True)
+    assert target("project", is_optional=True, make_in_bind=True) == os.fsencode(home / "project")
+    assert sorted(os.listdir(home)) == ["asked", "project"]
