@@ -262,7 +262,8 @@ def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | Non
     """
     key = f":{wanted.st_ino} "
     base = os.path.basename(os.path.realpath(name))
-    for pid, fds in _processes(lambda text: os.path.basename(text).removesuffix(" (deleted)") == base):
+    has_names = wanted.st_nlink > 1  # it may be open by another one
+    for pid, fds in _processes(lambda text: has_names or os.path.basename(text).removesuffix(" (deleted)") == base):
         kinds = set()
         for fd in fds:
             if not _is_file(pid, fd, wanted):

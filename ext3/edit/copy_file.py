@@ -126,8 +126,8 @@ def _copy(nodes: InodeCache, ino: int, source: SourceFile, advance: Callable[[in
 
 
 def _unreadable(error: OSError) -> SourceError:
-    reason = error.message if isinstance(error, Ext3Error) else error.strerror
-    return SourceError("the source", f"reading: {reason}", error=error)
+    reason = getattr(error, "message", "") or error.strerror or str(error)
+    return SourceError("the source", f"reading: {reason}", error=error, hint=getattr(error, "hint", ""))
 
 
 def _descriptor(source: Any) -> int | None:

@@ -12,7 +12,7 @@ from ..errors import SifkitError, UsageError, counted, human, shell_quote, show
 from .support import values
 from .support.console import Console, Fields, name_fields
 from .support.frame import verb
-from .support.options import ProgressMode
+from .support.options import Offset, ProgressMode, byte_offset
 from .support.progress import MODES, Reporter, reporter
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ def command(
         str | None,
         typer.Option("--threads", metavar="N", help="threads that decompress (default: as many as processors, at most 4)"),
     ] = None,
+    offset: Offset = None,
     progress: ProgressMode = "auto",
     json: Annotated[bool, typer.Option("--json", help="print a JSON object per image, and a summary")] = False,
 ) -> int:
@@ -75,10 +76,12 @@ def command(
     from ..overlay.checks.image_result import ImageResult
 
     values.choice("--progress", progress, MODES)
-    workers = _threads(threads)
+    workers, start = _threads(threads), byte_offset(offset)
+    if start is not None and (len(images) > 1 or os.path.isdir(images[0])):
+        raise UsageError("--offset is for one image", hint="check the others without it")
     digests = None if sha256 is None else DigestList(sha256, images=images)
     began = time.monotonic()
-    report = _Report(console, sha256)
+    report = _Report(console, sha256, start)
     with reporter(progress, console) as bar:
         bar.phase("search", None, "files")
         found = _search(console, images, digests, bar)
@@ -95,6 +98,7 @@ def command(
                     hashed=digests is not None,
                     want=want,
                     any_content=one.any_content,
+                    offset=start,
                     advance=bar.advance,
                 )
             bar.clear()
@@ -137,9 +141,10 @@ def _search(console: Console, images: list[str], digests: DigestList | None, bar
 class _Report:
     """Lines or JSON objects of the results, and their sums."""
 
-    def __init__(self, console: Console, listed: str | None) -> None:
+    def __init__(self, console: Console, listed: str | None, offset: int | None) -> None:
         self.console = console
         self.listed = listed
+        self.offset = offset
         self.good = self.bad = self.size = 0
 
     def add(self, result: ImageResult) -> None:
@@ -171,7 +176,7 @@ class _Report:
             if result.errors > 1:
                 pieces.append(f"{counted(result.errors - 1, 'more problem')} (-v shows all)")
             pieces += [_part_text(part) for part in result.parts if part.skipped]
-            pieces += [_remedy(result, first)]
+            pieces += [_remedy(result, first, self.offset)]
         if result.warnings:
             pieces.append(f"{counted(result.warnings, 'warning')} (-v shows {'it' if result.warnings == 1 else 'them'})")
         pieces += result.notes
@@ -193,13 +198,13 @@ class _Report:
         return 1 if self.bad else 0
 
 
-def _remedy(result: ImageResult, problem: ImageProblem) -> str:
+def _remedy(result: ImageResult, problem: ImageProblem, offset: int | None) -> str:
     """Return what to do about the first problem of a bad image; empty if its text says all."""
     name = shell_quote(result.path)
     if problem.code == "truncated" or problem.code.startswith("squashfs-") or problem.code == "digest":
         return "download or copy it again"
     if problem.code.startswith("ext3-"):
-        place = "" if problem.id is None else f"--partition {problem.id} "
+        place = f"--offset {offset} " if offset else "" if problem.id is None else f"--partition {problem.id} "
         return f"repair it with: sifkit overlay fsck -fp {place}{name}"
     if result.kind == "sif" and not result.parts:
         return f"see: sifkit sif check {name}"

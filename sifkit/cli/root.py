@@ -24,7 +24,7 @@ def _version(wanted: bool) -> None:
 
 @group(
     verbs=[
-        Verb("overlay", "Make", "overlay", "create, inspect and copy overlay images", group=True),
+        Verb("overlay", "Make", "overlay", "create, inspect, resize, check and repair overlay images", group=True),
         Verb("sif", "Make", "sif", "inspect, edit, check and repack SIF images", group=True),
         Verb("ls", "Look", "ls", "list files in an image"),
         Verb("tree", "Look", "tree", "show an image's directories as a tree"),

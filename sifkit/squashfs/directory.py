@@ -65,8 +65,6 @@ def read_directory(table: MetadataTable, inode: Inode) -> DirectoryListing:
     try:
         for parsed in runs:
             entries += parsed
-            if len(entries) > min(MAX_NAMES, FREE_NAMES + NAMES_PER_BYTE * runs.stored_bytes):
-                raise runs.corrupt("names in its listing", len(entries), f"fewer in {runs.stored_bytes} bytes")
     except OSError as error:
         problem = error
     return _checked(runs, entries, problem)
@@ -163,7 +161,7 @@ class _Runs:
             return
         if self._reference & 0xFFFF >= METADATA_BYTES:
             raise self.corrupt("offset", self._reference & 0xFFFF, f"below {METADATA_BYTES}")
-        left = start = first_ino = 0
+        left = start = first_ino = names = 0
         rest = b""
         for piece, stored in self._table.pieces(self._reference):
             self.stored_bytes += max(1, stored * min(unread, len(piece)) // len(piece))
@@ -197,6 +195,9 @@ class _Runs:
                 if left:
                     break
             yield entries
+            names += len(entries)
+            if names > min(MAX_NAMES, FREE_NAMES + NAMES_PER_BYTE * self.stored_bytes):
+                raise self.corrupt("names in its listing", names, f"fewer in {self.stored_bytes} bytes")
             rest = data[at:]
             if not unread:
                 break

@@ -95,7 +95,7 @@ def test_an_image_that_is_cut_short(image: Path, tmp_path: Path) -> None:
     assert b"cut short" in done.stderr + done.stdout and image.read_bytes() == before
 
 
-def test_other_exit_codes(image: Path, tmp_path: Path) -> None:
+def test_other_exit_codes(image: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     require("e2fsck")
     text = tmp_path / "text"
     text.write_bytes(b"text" * 1000)
@@ -108,7 +108,8 @@ def test_other_exit_codes(image: Path, tmp_path: Path) -> None:
         ["-C", "77", "-p", image],
         ["-Q", image],
     ):
-        sifkit("overlay", "fsck", *words, code=e2fsck(*words))
+        assert main(["overlay", "fsck", *map(str, words)]) == e2fsck(*words)
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def cases() -> list[dict[str, str]]:
@@ -160,9 +161,9 @@ def test_a_killed_check(image: Path, tmp_path: Path) -> None:
         again = Path(shutil.copyfile(ours, tmp_path / "again"))
         if undo.exists():
             undone += 1
-            sifkit("overlay", "undo", undo, ours)
+            assert main(["-q", "overlay", "undo", str(undo), str(ours)]) == 0
         assert ours.read_bytes() == before
-        sifkit("overlay", "fsck", "-fy", again, code=(0, 1))
+        assert main(["-q", "overlay", "fsck", "-fy", str(again)]) in (0, 1)
         assert_clean(again)
     assert undone
 

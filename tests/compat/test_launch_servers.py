@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,21 @@ def test_servers_hold_what_they_serve_and_outlive_the_signals_of_a_job(base: Lay
         out, err = process.communicate(b"\n", timeout=30)
     os.close(reader)
     assert (process.returncode, out, err) == (0, b"base\nbase\nmore\n", b"")
+    assert_clean(image)
+
+
+def test_servers_that_were_stopped_write_all_at_the_end(base: Layer, image: Path) -> None:
+    plan = plan_of("user", ["sh", "-c", "echo new >/app/new; echo up; read x"], [base], Upper(kind="image", path=str(image)))
+    with start_plan(plan, image.parent, stdin=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stdout.readline() == b"up\n"
+        found = servers_of(process)
+        for pid in found:
+            os.kill(pid, signal.SIGSTOP)
+        out, err = process.communicate(b"\n", timeout=30)
+        for pid in found:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+    assert (process.returncode, out, err) == (0, b"", b"")
     assert_clean(image)
 
 

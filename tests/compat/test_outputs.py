@@ -10,7 +10,7 @@ import stat
 import subprocess
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import chdir, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.sif import SIF, DataType, FSType, PartType
 
+from ..support.commands import copy_tree
 from ..support.sif_images import STAMP, partition
 from ..support.tools import NOBODY, find, kernel_mount, require, requires_root, tool_environment
 from ..support.tools import run as run_tool
@@ -48,16 +49,25 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return call
 
 
-@pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run: Run) -> Path:
+@pytest.fixture(scope="module")
+def stock(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A SIF with a squashfs, an overlay with a file, and the SIF unpacked."""
+    top = tmp_path_factory.mktemp("stock")
+    with chdir(top):
+        with SIF.create("i.sif", stamp=STAMP) as sif:
+            sif.add(CONTENT, DataType.GENERIC)
+        create("overlay.img", CreateOptions(size=4 << 20))
+        (top / "f").write_bytes(CONTENT)
+        assert main(["cp", "f", "overlay.img:/upper/f", "-q"]) == 0
+        assert main(["sif", "unpack", "i.sif", "image.d", "-q"]) == 0
+    return top
+
+
+@pytest.fixture
+def place(stock: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The stock in the working directory."""
     monkeypatch.chdir(tmp_path)
-    with SIF.create("i.sif", stamp=STAMP) as sif:
-        sif.add(CONTENT, DataType.GENERIC)
-    create("overlay.img", CreateOptions(size=4 << 20))
-    (tmp_path / "f").write_bytes(CONTENT)
-    assert run("cp", "f", "overlay.img:/upper/f", "-q")[0] == 0
-    assert run("sif", "unpack", "i.sif", "image.d", "-q")[0] == 0
+    copy_tree(stock, tmp_path)
     return tmp_path
 
 

@@ -80,14 +80,21 @@ class Image:
         assert self.facts() == self.tree and self._others() == self.others
 
 
-@pytest.mark.parametrize("options", [[], ["-b", "4096", "-O", "^resize_inode"], ["-b", "1024", "-E", "resize=300000"]])
+@pytest.mark.parametrize(
+    ("options", "largest"),
+    [
+        (["-b", "1024"], 300),  # descriptors in two blocks
+        (["-b", "4096", "-O", "^resize_inode"], 150),
+        (["-b", "1024", "-E", "resize=300000"], 330),  # more than the reserve
+    ],
+)
 @pytest.mark.parametrize("behind", [False, True])
-def test_grown_step_by_step(tmp_path: Path, behind: bool, options: list[str]) -> None:
+def test_grown_step_by_step(tmp_path: Path, behind: bool, options: list[str], largest: int) -> None:
     aged(tmp_path / "a.img", 40 * MIB, *options)
     image = Image(tmp_path / "a.sif", tmp_path / "a.img", behind=behind)
     image.judge(40 * MIB)
     start = image.place()[0]
-    for size in (50, 600):
+    for size in (50, largest):
         before = os.stat(image.path).st_blocks * 512
         done = resize(image.path, ResizeOptions(target=ResizeTarget(size=size * MIB)))
         assert done.after.file_bytes == size * MIB

@@ -88,6 +88,15 @@ def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path:
 
 
 @WAYS
+def test_an_image_with_one_directory_for_temporary_files(way: tuple[str, ...], tmp_path: Path) -> None:
+    root = write_program_tree(tmp_path / "linked")
+    (root / "var/tmp").rmdir()
+    (root / "var/tmp").symlink_to("../tmp")
+    code, out, err = sifkit("exec", *way, str(root), "ls", "-di", "/tmp")
+    assert (code, out.split(), err) == (0, [str(os.stat("/tmp").st_ino), "/tmp"], "")
+
+
+@WAYS
 def test_later_mounts_of_the_host_arrive(way: tuple[str, ...], tmp_path: Path) -> None:
     """As those of an automounter do: binds are recursive slaves of the host's mounts."""
     inside = "echo up >/mnt/up; until [ -e /mnt/later/file ]; do sleep 0.05; done"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from ext3 import Filesystem
 from ext3.format.inode import Stat
 
-__all__ = ["Run", "copy_sparse", "good", "names_in", "read_in", "refused", "stat_in"]
+__all__ = ["Run", "copy_sparse", "copy_tree", "good", "names_in", "read_in", "refused", "stat_in"]
 
 Run = Callable[..., tuple[int, str, str]]
 """Takes the words of a command; gives (exit code, stdout, stderr)."""
@@ -58,3 +59,13 @@ def copy_sparse(source: Path, target: Path) -> Path:
                 os.pwrite(file.fileno(), piece, start)
         file.truncate(len(data))
     return target
+
+
+def copy_tree(source: Path, target: Path) -> None:
+    """Copy what is in a directory into another one, with modes and times; zeros of files are holes."""
+
+    def copy(one: str, two: str) -> None:
+        copy_sparse(Path(one), Path(two))
+        shutil.copystat(one, two)
+
+    shutil.copytree(source, target, copy_function=copy, dirs_exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from hashlib import sha256
 
 import pytest
@@ -80,10 +81,16 @@ def empty_image(
     stamp: Stamp = STAMP,
 ) -> MemoryDevice:
     """An image with nothing in it but lost+found."""
-    device = MemoryDevice(size)
     options = ImageOptions(size=size, block_size=block_size, inode_size=inode_size, inodes=inodes, journal=journal)
+    return MemoryDevice(_empty_bytes(size, options, stamp))
+
+
+@lru_cache(maxsize=3)
+def _empty_bytes(size: int, options: ImageOptions, stamp: Stamp) -> bytearray:
+    """Bytes of an empty image; most tests want the same one."""
+    device = MemoryDevice(size)
     ext3.build_image(empty_tree(), device, options=options, stamp=stamp)
-    return device
+    return device.data
 
 
 def errno_of(work: Callable[[], object]) -> int:

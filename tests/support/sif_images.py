@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import stat
+import tempfile
 import uuid
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +28,21 @@ def partition(part_type: PartType, fs_type: FSType = FSType.SQUASHFS, arch: Arch
 def sample_image(path: Path, *, capacity: int = 8) -> None:
     """Six objects: 1 deffile, 2 primary partition, 3 JSON, 4 system partition for another architecture, 5 overlay, 6 generic
     linked to 2."""
+    data, mode = _sample_bytes(capacity)
+    path.write_bytes(data)
+    path.chmod(mode)
+
+
+@cache
+def _sample_bytes(capacity: int) -> tuple[bytes, int]:
+    """Bytes and mode of the sample image, which hundreds of tests want."""
+    with tempfile.TemporaryDirectory() as directory:
+        path = Path(directory, "sample.sif")
+        _write_sample(path, capacity)
+        return path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+
+
+def _write_sample(path: Path, capacity: int) -> None:
     with SIF.create(path, launch=b"#!/usr/bin/env run-singularity\n", capacity=capacity, stamp=STAMP) as sif:
         sif.add(b"Bootstrap: docker\n" * 3, DataType.DEFFILE, group=1)
         sif.add(b"root" * 300, DataType.PARTITION, name=b"root", group=1, metadata=partition(PartType.PRIMARY_SYSTEM))

@@ -119,15 +119,16 @@ def as_user(uid: int, argv: Sequence[Argument]) -> subprocess.CompletedProcess[b
 def copy_window(image: Path, offset: int, size: int | None = None) -> Path:
     """The filesystem at ``offset`` as a file of its own, beside the image; zero blocks become holes. The caller deletes it."""
     copy = image.with_name(image.name + ".window")
+    zeros = bytes(1 << 20)
     with image.open("rb") as source, copy.open("wb") as target:
         source.seek(offset)
         left = os.fstat(source.fileno()).st_size - offset if size is None else size
         total = left
         while left > 0:
-            piece = source.read(min(left, 1 << 20))
+            piece = source.read(min(left, len(zeros)))
             if not piece:
                 break
-            if piece.count(0) == len(piece):
+            if piece == zeros[: len(piece)]:
                 target.seek(len(piece), os.SEEK_CUR)
             else:
                 target.write(piece)

@@ -32,6 +32,9 @@ __all__ = [
     "warn_outside",
 ]
 
+_OWN_WORDS = (errno.EINVAL, errno.EMLINK, errno.EIO, getattr(errno, "EUCLEAN", errno.EIO))
+"""Errors whose own text says more than the system's: of damage it names the place."""
+
 
 def new_owner(text: str) -> tuple[int, int]:
     """Return (uid, gid) of new files: those of ``--owner``, else the user's."""
@@ -155,7 +158,7 @@ def coreutils_error(what: str, error: Exception, target: ImagePath) -> SifkitErr
     from ...vfs.errors import TreePathError
 
     number = getattr(error, "errno", None) or 0
-    plain = isinstance(error, PathError | TreePathError) and number not in (0, errno.EINVAL, errno.EMLINK)
+    plain = isinstance(error, PathError | TreePathError) and number not in (0, *_OWN_WORDS)
     own = error.reason if isinstance(error, PathError | SourceError | TreePathError) else getattr(error, "message", str(error))
     reason = os.strerror(number) if plain else own
     made = SifkitError(f"{what}: {reason}", path=target.shown, hint=getattr(error, "hint", ""))

@@ -42,12 +42,33 @@ _VERBS = {
     "ls": "dir debugfs list",
     "cat": "type show dump",
     **{name: name for name in ("tree", "stat", "find", "extract", "du", "df", "mkdir", "ln", "chmod")},
-    **{name: name for name in ("chown", "build", "diff", "exec", "run", "shell", "instance", "doctor")},
+    **{name: name for name in ("chown", "diff", "exec", "run", "shell", "doctor")},
 }
 SYNONYMS = {
     word: [verb for verb, words in _VERBS.items() if word in words.split()] for word in " ".join(_VERBS.values()).split()
 }
 """Verbs by other tools' names for them, best match first, of this release and of later ones."""
+_APPTAINER = frozenset(
+    [
+        "build",
+        "cache",
+        "capability",
+        "config",
+        "instance",
+        "key",
+        "keyserver",
+        "oci",
+        "plugin",
+        "pull",
+        "push",
+        "registry",
+        "remote",
+        "search",
+        "sign",
+        "test",
+    ]
+)
+"""Commands of Apptainer that have no counterpart here."""
 _OPTIONS = {"version": "sifkit --version"}
 
 
@@ -88,6 +109,8 @@ def unknown_command(root: VerbGroup, group: tuple[str, ...], word: str, aliases:
     )
     if suggested:
         return f"no such command {show(word)}" + _did_you_mean(suggested)
+    if word in _APPTAINER and not group:
+        return f"no such command {word} (only apptainer has it)"
     return f"no such command {show(word)}" + (" in this release" if word in SYNONYMS else "")
 
 

@@ -62,7 +62,7 @@ def check_ext3(place: Place, part: PartResult, result: ImageResult) -> None:
         else:
             result.add(ImageProblem(f"ext3-{finding.code}", text, id=place.id))
 
-    where = CheckPlace(partition=None if place.id is None else str(place.id))
+    where = CheckPlace(offset=place.offset or None) if place.id is None else CheckPlace(partition=str(place.id))
     try:
         with open_for_check(place.path, where, writes=False) as opened:
             if opened.users:

@@ -37,9 +37,11 @@ def check_image(
     hashed: bool = False,
     want: str | None = None,
     any_content: bool = False,
+    offset: int | None = None,
     advance: Advance | None = None,
 ) -> ImageResult:
-    """Check the file at ``path``. ``threads``: for decompression (default: one per processor, at most four).
+    """Check the file at ``path``, or the filesystem at byte ``offset`` of it. ``threads``: for decompression (default: one per
+    processor, at most four).
 
     ``hashed``: compute the SHA-256 of the file and compare it with ``want`` (None: it is not in the list, which is a problem).
     ``any_content``: a file that is no image is good. ``advance`` is called with numbers of bytes, the file's size in total,
@@ -71,7 +73,8 @@ def check_image(
                 stopped = threading.Event()
                 stack.callback(stopped.set)  # before the pool waits for its thread: Ctrl-C does not wait for the whole file
                 digest = pool.submit(_sha256_of, fd, report, stopped)
-            _check_content(fd, result, threads=threads, any_content=any_content, advance=meter.advance)
+            place = _place_in(fd, result, offset)
+            _check_content(fd, place, result, threads=threads, any_content=any_content, advance=meter.advance)
             meter.finish()
             if digest is not None:
                 _compare(result, digest.result(), want)
@@ -123,12 +126,24 @@ def _read_problem(error: OSError | SifkitError) -> ImageProblem:
     return ImageProblem("unreadable", f"it cannot be read: {show(text)}")
 
 
-def _check_content(fd: int, result: ImageResult, *, threads: int | None, any_content: bool, advance: Advance) -> None:
-    head = hostio.read_at(fd, 0, HEAD_BYTES)
-    size = result.size_bytes
-    result.kind = image_kind_of(head, size)
-    place = Place(path=result.path, offset=0, size=size)
-    if result.kind == "sif":
+def _place_in(fd: int, result: ImageResult, offset: int | None) -> Place:
+    """Return the whole file, or the part of it that begins at ``offset``. Raises FormatError if it ends before that."""
+    if not offset:
+        return Place(path=result.path, offset=0, size=result.size_bytes)
+    from ..images.window import file_window
+
+    window = file_window(result.path, fd, offset)
+    return Place(path=result.path, offset=window.offset, size=window.size)
+
+
+def _check_content(
+    fd: int, place: Place, result: ImageResult, *, threads: int | None, any_content: bool, advance: Advance
+) -> None:
+    head = hostio.read_at(fd, place.offset, min(HEAD_BYTES, place.size))
+    result.kind = image_kind_of(head, place.size)
+    if result.kind == "sif" and place.offset:
+        result.add(ImageProblem("not-image", f"a SIF image begins at byte {place.offset}, where a filesystem should"))
+    elif result.kind == "sif":
         check_sif(fd, result, threads=threads, advance=advance)
     elif result.kind == "squashfs":
         part = PartResult("squashfs")
@@ -139,14 +154,13 @@ def _check_content(fd: int, result: ImageResult, *, threads: int | None, any_con
         result.parts.append(part)
         check_ext3(place, part, result)
     elif not any_content:
-        _add_unknown(head, result)
+        _add_unknown(head, place.size, result)
 
 
-def _add_unknown(head: bytes, result: ImageResult) -> None:
-    """Add the problem of a file that is no image."""
+def _add_unknown(head: bytes, size: int, result: ImageResult) -> None:
+    """Add the problem of a file, or ``size`` bytes of one, that is no image."""
     from ...sif.sniff import filesystem_name
 
-    size = result.size_bytes
     if not size:
         result.missing_bytes = SMALLEST_IMAGE
         result.add(ImageProblem("truncated", "truncated: it is empty"))

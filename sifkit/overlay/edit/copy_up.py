@@ -167,7 +167,8 @@ class CopyUp:
             try:
                 self._filesystem.write_from(inode, opened)
             except SourceError as error:
-                raise _unreadable(name, error) from error
+                cause = error.__cause__  # of the layer, which says where it is damaged
+                raise _unreadable(name, cause if isinstance(cause, OSError) else error) from error
 
     def _make_directory(self, parent: int, *, name: bytes, facts: Stat, xattrs: Mapping[bytes, bytes]) -> int:
         inode = self._filesystem.mkdir_at(parent, name, 0o700)
@@ -222,4 +223,6 @@ def store_attributes(filesystem: WritableFilesystem, inode: int, facts: Stat, xa
 
 def _unreadable(name: bytes | None, error: OSError) -> TreePathError:
     """Return the error of a file that cannot be read in its layer."""
-    return TreePathError(name, error.errno or EIO, f"its lower layer cannot be read: {reason_of(error)}")
+    made = TreePathError(name, error.errno or EIO, f"its lower layer cannot be read: {reason_of(error)}")
+    made.kind, made.hint = getattr(error, "kind", made.kind), getattr(error, "hint", "")
+    return made

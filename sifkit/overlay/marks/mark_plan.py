@@ -16,6 +16,7 @@ from stat import S_ISREG
 from typing import Generic, NamedTuple, TypeVar
 
 from ...errors import SifkitError, show
+from ...vfs.errors import DamagedTreeError
 from ...vfs.file_tree import CHARACTER_DEVICE, UNKNOWN, FileTree, Listing, Row, is_directory, stat_of
 from ...vfs.resolve import is_dir
 from ...vfs.walk import Walker
@@ -172,7 +173,10 @@ class MarkPlanner(Generic[N, B]):
         while pending:
             directory, depth = pending.pop()
             path = directory.path
-            listing = walker.read(path, directory.node)
+            try:
+                listing = walker.read(path, directory.node)
+            except NotADirectoryError as error:
+                raise DamagedTreeError(path, "the image is damaged: its entry says that it is a directory") from error
             assert listing is not None  # a walker without a callback raises
             xattrs = self._xattrs(directory)
             directory = directory._replace(is_cut_off=self._is_cut_off(directory, listing, xattrs))

@@ -184,7 +184,7 @@ def open_base(name: str, partition: str | None, options: NormalizeOptions) -> It
         yield None
         return
     overlays = [replace(overlay, read_only=True) for overlay in options.overlays]  # so that their order is the given one
-    with open_container(name if base is None else base, overlays=overlays) as container:
+    with open_container(name if base is None else base, overlays=overlays, subject=name) as container:
         layers = container.layers
         if base is None:
             assert partition is not None

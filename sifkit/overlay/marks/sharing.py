@@ -20,7 +20,7 @@ from ext3.fsck.context import CheckOptions
 from ext3.fsck.policy import CheckOnly
 
 from ...atomic import HostPath
-from ...errors import SifkitError, counted, show
+from ...errors import SifkitError, counted, shell_quote, show
 from ...in_use import check_unused
 from ...vfs.file_tree import FileTree, stat_of
 from ...vfs.walk import walk
@@ -37,7 +37,6 @@ __all__ = ["NotSharableError", "ShareResult", "check_shared", "grant_reading", "
 
 ALL_READ = 0o444
 ALL_ENTER = 0o111
-REPAIR = "repair it with: sifkit overlay fsck -p"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,7 +114,7 @@ def share(path: HostPath, options: NormalizeOptions | None = None, *, observe: O
     if info.reasons:
         raise _not_sharable(name, f"Apptainer does not use the overlay: {info.reasons[0]}", "")
     if damage := _state(info) or _damage(name, partition, offset):
-        raise _not_sharable(name, damage, REPAIR)
+        raise _not_sharable(name, damage, _repair(name, options))
     found = _look(name, options)
     if found.plan.problems:
         raise _not_sharable(name, _problem(found.plan.problems[0]), "remove the one you do not want")
@@ -134,7 +133,7 @@ def share(path: HostPath, options: NormalizeOptions | None = None, *, observe: O
         plan = normalize_filesystem(session.filesystem, base, observe=observe)
         modes = grant_reading(session.filesystem)
     if damage := _state(image_info(name, partition, offset=offset)):  # the replayed journal may say so
-        raise _not_sharable(name, damage, REPAIR)
+        raise _not_sharable(name, damage, _repair(name, options))
     return replace(found, plan=plan, modes=modes, locked=session.locked, notes=session.notes, dropped=session.dropped)
 
 
@@ -165,6 +164,13 @@ def _look(name: str, options: NormalizeOptions) -> ShareResult:
 def _state(info: ImageInfo) -> str:
     """Return what the filesystem says of itself as a phrase, "" if it says that it is clean, or will be once it is replayed."""
     return {"errors": "it is marked as damaged", "not clean": "it was not unmounted cleanly"}.get(info.state, "")
+
+
+def _repair(name: str, options: NormalizeOptions) -> str:
+    """Return the hint of a damaged image. It may say that it is clean, so that only a full check finds anything."""
+    place = "" if options.partition is None else f"--partition {shell_quote(options.partition)} "
+    place += "" if options.offset is None else f"--offset {options.offset} "
+    return f"repair it with: sifkit overlay fsck -fp {place}{shell_quote(name)}"
 
 
 def _damage(name: str, partition: str | None, offset: int | None) -> str:

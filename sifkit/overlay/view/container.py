@@ -93,12 +93,14 @@ def open_container(
     offset: int | None = None,
     overlays: Sequence[OverlayArgument | HostPath] = (),
     embedded: bool = True,
+    subject: HostPath | None = None,
 ) -> Iterator[Container]:
     """Open the container whose root is the image or directory at ``path``, read-only.
 
     ``partition``, ``offset``: another root in the image, without the overlays beside it. ``overlays``: images and directories
-    above it. ``embedded``: with the overlays in a SIF. Raises what ``open_filesystem`` does, and FormatError for what is no
-    overlay.
+    above it. ``embedded``: with the overlays in a SIF. ``subject``: image that the caller's messages begin with, by default
+    ``path``; errors of layers that are not in it name their image, too. Raises what ``open_filesystem`` does, and FormatError
+    for what is no overlay.
     """
     arguments = [one if isinstance(one, OverlayArgument) else OverlayArgument(os.fsdecode(one)) for one in overlays]
     with ExitStack() as stack:
@@ -109,7 +111,7 @@ def open_container(
         upper = given or layers[1:]
         layers[len(layers) if given else 1 :] = sorted(upper, key=lambda layer: layer.is_writable)
         if len(layers) > 1:
-            layers = [_named(layer, os.fsdecode(path)) for layer in layers]
+            layers = [_named(layer, os.fsdecode(path if subject is None else subject)) for layer in layers]
         yield Container(UnionTree([layer.tree for layer in layers]), tuple(layers))
 
 
@@ -208,7 +210,7 @@ def _reject_overlay(root: ContainerLayer, overlays: Sequence[OverlayArgument]) -
 
 
 def _named(layer: ContainerLayer, image: str) -> ContainerLayer:
-    """Return a layer whose errors name it."""
+    """Return a layer whose errors name it, in messages that begin with ``image``."""
     found = layer.filesystem
     if found.kind == "directory":  # errors of the host name the file
         return layer

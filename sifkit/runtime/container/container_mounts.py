@@ -109,6 +109,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
             target = _target(root, mount, memory, bound, makes_missing=makes_missing)
+            if not mount.hides_mount and target in (*memory, *bound):
+                continue
             _mount(target, f"{files}/{number}", mount, notify)
             if mount.kind == "tmpfs":
                 memory.append(target)
@@ -202,6 +204,8 @@ def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[by
     if mount.kind == "symlink" and len(found.missing) == 1:
         return found.below(os.fsencode(root)) + b"/" + found.missing[0]
     below = found.below(os.fsencode(root))
+    if not found.missing and not found.existing:  # by a link of the image; the mount would hide all of it
+        raise OSError(errno.EBUSY, "it is the root of the container", mount.target)
     if not found.missing:
         return below
     is_made = mount.make_in_bind or not mount.is_optional if _is_in(below, bound) else makes_missing

@@ -31,7 +31,7 @@ HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
 FAILED = 255
 """Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
-SHELL_MADE = "HOSTNAME HOSTTYPE MACHTYPE OSTYPE OLDPWD PS2 PS4 SHLVL TERM"
+SHELL_MADE = "HOSTNAME HOSTTYPE MACHTYPE OSTYPE OLDPWD PS2 PS4 SHELL SHLVL TERM"
 """Variables that shells set for themselves: kept, they would be taken for the image's, and the host's would not pass."""
 READ_ONLY = ("EUID", "UID")
 """Variables that bash lets nobody set; those of the host are the same, but exported."""

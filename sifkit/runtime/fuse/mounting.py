@@ -67,6 +67,11 @@ class ServerProcess:
             self.wait()
             raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
 
+    def resume(self) -> None:
+        """Let the process go on if it was stopped, as by a job that was suspended: it would never end."""
+        if self.code is None:  # not waited for yet: its number is no other's
+            os.kill(self.pid, signal.SIGCONT)
+
     def is_unmounted(self, seconds: float) -> bool:
         """Return True when the filesystem is mounted nowhere, which ``seconds`` are waited for."""
         ended = select.poll()  # not select(2): the caller may have thousands of files open

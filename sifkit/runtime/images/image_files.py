@@ -46,7 +46,11 @@ class ImageFiles:
         self._upper: tuple[int, ImagePlace] | None = None
 
     def close(self) -> None:
-        """Close all, which ends the locks unless a forked process has them."""
+        """Close all, which ends the locks unless a forked process has them, and say if what was written has no name."""
+        if self._upper is not None:
+            fd, place = self._upper
+            if os.fstat(fd).st_nlink == 0:
+                self.notify(f"{place.name} was deleted or replaced during the run: what was written to it is lost")
         self.close_layers()
         self.close_upper()
 

@@ -115,6 +115,8 @@ class ServedLayers:
 
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
+        for server in self._servers if self._writer is None else [*self._servers, self._writer[1]]:
+            server.resume()
         if self._memory is not None:
             from ..images.full_layer import full_note, fullness
 

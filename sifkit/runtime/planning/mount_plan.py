@@ -315,15 +315,16 @@ def _workdir(request: RunRequest) -> str:
 
 
 def _temporary(request: RunRequest, site: SiteConfig, *, contained: bool) -> Iterator[Mount]:
-    """Yield /var/tmp and /tmp: the latter is seen in images where one is a link to the other."""
-    for target, name in (("/var/tmp", "var_tmp"), ("/tmp", "tmp")):
+    """Yield /tmp and /var/tmp. Where an image has one directory for both, by a link, it is the host's /tmp."""
+    for target, name in (("/tmp", "tmp"), ("/var/tmp", "var_tmp")):
         if not contained:
-            yield Mount(kind="bind", source=target, target=target, is_optional=True)
+            mount = Mount(kind="bind", source=target, target=target, is_optional=True)
         elif request.options.workdir and site.user_bind_control:
             source = posixpath.join(_workdir(request), name)
-            yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o1777)
+            mount = Mount(kind="bind", source=source, target=target, make_source=True, mode=0o1777)
         else:
-            yield Mount(kind="tmpfs", target=target, mode=0o1777, size=site.memory_bytes(request.caller.uid))
+            mount = Mount(kind="tmpfs", target=target, mode=0o1777, size=site.memory_bytes(request.caller.uid))
+        yield mount._replace(hides_mount=target != "/var/tmp")
 
 
 def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:

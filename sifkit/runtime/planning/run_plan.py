@@ -96,9 +96,9 @@ class Mount(NamedTuple):
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
     session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
     is still seen, there is no mount. ``needs``: directory that the container must have; without it the mount is left out.
-    ``is_optional``: a failure is a note and not the end. ``make_in_bind``: a target that is missing in a directory of the host
-    bound before it is made there, although the mount is optional. ``size``: of a tmpfs, in bytes. ``data``: options of the
-    filesystem.
+    ``hides_mount``: False if it is left out where a directory is mounted at its target already. ``is_optional``: a failure is
+    a note and not the end. ``make_in_bind``: a target that is missing in a directory of the host bound before it is made there,
+    although the mount is optional. ``size``: of a tmpfs, in bytes. ``data``: options of the filesystem.
     """
 
     kind: MountKind
@@ -112,6 +112,7 @@ class Mount(NamedTuple):
     make_source: bool = False
     make_target: bool = True
     hides_link: bool = False
+    hides_mount: bool = True
     needs: str = ""
     is_optional: bool = False
     make_in_bind: bool = False

@@ -57,6 +57,17 @@ def test_every_command_of_a_page_is_understood(
         assert "o such option" not in capfd.readouterr().err, words
 
 
+@pytest.mark.parametrize("page", ["tour", "checking"])
+def test_what_python_examples_import_is_there(page: str) -> None:
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$", (ROOT / "docs" / f"{page}.md").read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE
+    )
+    imports = [line for block in blocks for line in block.splitlines() if line.startswith(("import ", "from "))]
+    assert imports
+    for line in imports:
+        exec(line, {})
+
+
 def test_the_story_is_the_readmes_shell_blocks() -> None:
     story = readme_jobs.story(README)
     verbs = [line.split(" env.img")[0] for line in story]

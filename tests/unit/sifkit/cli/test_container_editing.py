@@ -12,6 +12,7 @@ from ....support.containers import sif_of
 from ....support.image_checks import check_counts
 from ....support.memory_tree import MemoryNode, MemoryTree
 from ....support.partitions import open_partition_filesystem
+from ....support.tiny_squashfs import TINY_SQUASHFS
 from ....support.tree_forms import image_of
 
 DIRECTORY, REGULAR, WHITEOUT = 0o040755, 0o100644, 0o020000
@@ -144,3 +145,22 @@ def test_a_copy_of_a_file_of_another_layer_onto_itself(run: Run, here: Path) -> 
     assert "into itself" in err
     err = refused(run, "mv", "own.sif:/etc", "own.sif:/etc/in")
     assert "to a subdirectory of itself" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "began"),
+    [
+        (["chmod", "700", "bad.sif:/d/data"], "changing permissions of 'bad.sif:/d/data'"),
+        (["mv", "bad.sif:/d", "bad.sif:/e"], "cannot move 'bad.sif:/d' to 'bad.sif:/e'"),
+        (["ln", "bad.sif:/d/data", "bad.sif:/e"], "failed to create hard link 'bad.sif:/e' => 'bad.sif:/d/data'"),
+        (["cp", "bad.sif:/d/data", "bad.sif:/e"], "error reading 'bad.sif:/d/data'"),
+    ],
+)
+def test_damage_of_a_lower_layer_is_said_with_its_place(run: Run, here: Path, words: list[str], began: str) -> None:
+    damaged = bytearray(TINY_SQUASHFS)
+    damaged[100:110] = bytes(10)
+    (here / "bad.sqfs").write_bytes(damaged)
+    sif_of(here / "bad.sif", here / "bad.sqfs", here / "ov.img")
+    code, _, err = run(*words)
+    assert code == 1 and began in err and ": object 1: data block at byte 96: " in err
+    assert err.endswith("check it with: sifkit check bad.sif\n") and err.count("\n") == 1

@@ -64,6 +64,7 @@ READ = [
     ["diff", "overlay.img", "disk.img"],
     ["extract", "disk.img", "-C", "out"],
     ["cp", "-r", "disk.img:/upper", "copy"],
+    ["check", "disk.img"],
     ["overlay", "info", "disk.img"],
     ["overlay", "export", "disk.img", "-o", "layer.tar"],
     ["overlay", "export", "disk.img", "-o", "layer/"],
@@ -80,7 +81,9 @@ def test_reading(run: Run, disk: Path, words: list[str]) -> None:
     assert code == 0, err
     assert disk.read_bytes() == before
     want = run(*[word.replace("disk.img", "overlay.img") for word in words])[1]
-    if words[0] not in ("df", "overlay", "diff"):
+    if words[0] == "check":
+        assert out.startswith("disk.img: good: ext3, ") and out.split(", ")[-1] == want.split(", ")[-1]
+    elif words[0] not in ("df", "overlay", "diff"):
         assert out.replace("disk.img", "overlay.img") == want
     if words[0] == "extract":
         assert Path("out/upper/d/f").read_bytes() == b"content"
@@ -206,6 +209,10 @@ def test_offsets_that_cannot_be(run: Run, disk: Path) -> None:
     assert "not a size" in refused(run, "mkdir", "--offset", "x", "disk.img:/x", code=2)
     assert "give one of them" in refused(run, "ls", *AT, "--partition", "overlay", "disk.img", code=2)
     assert "--offset is for images" in refused(run, "ls", *AT, ".", code=2)
+    for words in (["overlay.img", "disk.img"], ["."]):
+        assert "--offset is for one image" in refused(run, "check", *AT, *words, code=2)
+    assert "ends at byte 20971520, before --offset 30000000" in run("check", "--offset", "30000000", "disk.img")[1]
+    assert run("check", "--offset", "0", "overlay.img")[:2] == run("check", "overlay.img")[:2]
     assert good(run, "ls", "--offset", "0", "overlay.img") == good(run, "ls", "overlay.img")
 
 

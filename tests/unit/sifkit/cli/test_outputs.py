@@ -7,14 +7,15 @@ import shutil
 import stat
 import sys
 import threading
-from contextlib import contextmanager
+from contextlib import chdir, contextmanager
 
 import pytest
 
 from sifkit.atomic import lock_range
+from sifkit.cli import main
 from sifkit.replacing import Replaceable
 
-from ....support.commands import good, read_in, refused
+from ....support.commands import copy_sparse, copy_tree, good, read_in, refused
 from ....support.platforms import linux_locks
 from ....support.sif_images import sample_image
 
@@ -41,15 +42,26 @@ IMAGES = {
 }
 
 
+@pytest.fixture(scope="module")
+def stock(empty_overlay, tmp_path_factory):
+    """A SIF, an overlay with a file in it, and a SIF unpacked."""
+    top = tmp_path_factory.mktemp("stock")
+    copy_sparse(empty_overlay, top / "overlay.img")
+    sample_image(top / "i.sif")
+    (top / "f").write_bytes(b"content\n")
+    with chdir(top):
+        assert main(["cp", "f", "overlay.img:/upper/f", "-q"]) == 0
+        assert main(["sif", "new", "attached.sif", "-q"]) == 0
+        assert main(["overlay", "attach", "attached.sif", "overlay.img", "-q"]) == 0
+        assert main(["sif", "unpack", "i.sif", "image.d", "-q"]) == 0
+    return top
+
+
 @pytest.fixture
-def place(overlay, tmp_path, run):
-    """A SIF, an overlay with a file in it, a SIF unpacked, and a FIFO."""
-    sample_image(tmp_path / "i.sif")
-    (tmp_path / "f").write_bytes(b"content\n")
-    good(run, "cp", "f", "overlay.img:/upper/f", "-q")
-    good(run, "sif", "new", "attached.sif", "-q")
-    run("overlay", "attach", "attached.sif", "overlay.img", "-q")
-    good(run, "sif", "unpack", "i.sif", "image.d", "-q")
+def place(stock, tmp_path, monkeypatch):
+    """The stock and a FIFO in the working directory."""
+    monkeypatch.chdir(tmp_path)
+    copy_tree(stock, tmp_path)
     os.mkfifo("fifo")
     return tmp_path
 

@@ -28,6 +28,7 @@ VERBS = [node.path for node in completion.tree(root)]
             "sifkit overlay: no such command creat (did you mean sifkit overlay create?); see sifkit overlay -h",
         ),
         (["zzzzz"], "sifkit: no such command zzzzz; see sifkit -h"),
+        (["pull", "docker://x"], "sifkit: no such command pull (only apptainer has it); see sifkit -h"),
         (
             ["overlay", "create", "--size"],
             "sifkit overlay create: option '--size' requires an argument; see sifkit overlay create --help",

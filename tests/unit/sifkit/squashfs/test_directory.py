@@ -134,9 +134,14 @@ def test_listings_that_repeat_themselves(monkeypatch: pytest.MonkeyPatch) -> Non
     """A few bytes that decompress to names without end are not read to the end."""
     monkeypatch.setattr(directory, "NAMES_PER_BYTE", 0)
     listing = b"".join(run(files(*(b"%d" % number for number in range(at, at + 256)))) for at in range(10_000, 90_000, 256))
-    found = read_directory(stored_table(listing), inode(listing))
-    assert "names in its listing" in str(found.problem)
-    assert len(found.entries) < 6000
+    repeated = read_directory(stored_table(listing), inode(listing))
+    assert "names in its listing" in str(repeated.problem)
+    assert len(repeated.entries) < 6000
+    found, listing, raw = indexed([b"%d" % number for number in range(10_000, 30_000)])
+    few = found._replace(index_count=1)
+    assert find_entry(stored_table(listing), stored_table(raw), 0, found, b"29999") is not None
+    with pytest.raises(CorruptSquashfsError, match="names in its listing"):
+        find_entry(stored_table(listing), stored_table(raw), 0, few, b"29999")
 
 
 def indexed(names: list[bytes], *, spoil: int | None = None) -> tuple[Inode, bytes, bytes]:

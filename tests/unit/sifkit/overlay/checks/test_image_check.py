@@ -59,6 +59,22 @@ def test_a_squashfs(tmp_path):
     assert [(part.kind, part.detail, part.inodes) for part in result.parts] == [("squashfs", "gzip", 5)]
 
 
+def test_filesystems_in_a_larger_file(tmp_path, ext3, sif):
+    path = tmp_path / "t"
+    path.write_bytes(b"x" * 512 + TINY_SQUASHFS)
+    result = check_image(path, offset=512)
+    assert (result.good, result.kind, result.size_bytes) == (True, "squashfs", path.stat().st_size)
+    os.truncate(path, path.stat().st_size - 10)
+    result = check_image(path, offset=512)
+    assert codes(result) == ["truncated"] and result.missing_bytes == 10
+    path.write_bytes(b"x" * 512 + ext3.read_bytes())
+    damage_counts(path, offset=512)
+    result = check_image(path, offset=512)
+    assert result.kind == "ext3" and "free blocks count is" in result.problems[0].text
+    path.write_bytes(b"x" * 512 + sif.read_bytes())
+    assert "a SIF image begins at byte 512" in check_image(path, offset=512).problems[0].text
+
+
 def test_an_ext3_image(ext3):
     result = check_image(ext3)
     assert (result.good, result.kind, result.notes) == (True, "ext3", [])

@@ -21,6 +21,7 @@ from sifkit.squashfs import Reader
 from sifkit.vfs.errors import MissingPathError
 
 from .....support.commands import names_in
+from .....support.containers import sif_of
 from .....support.sif_images import STAMP
 
 FIXTURES = Path(__file__).parents[5] / "fixtures"
@@ -227,9 +228,11 @@ def test_a_damaged_base_is_named(image: Path, tmp_path: Path) -> None:
         start, end = reader.superblock.directory_table_start, reader.superblock.fragment_table_start
     for broken in (found[: len(found) // 2], found[:start] + b"\xff" * (end - start) + found[end:]):
         path.write_bytes(broken)
-        with pytest.raises((OSError, SifkitError)) as caught:
-            normalize(image, NormalizeOptions(base=path))
-        assert "root.sqfs" in str(caught.value) and "\n" not in str(caught.value)
+        (tmp_path / "root.sqfs.sif").unlink(missing_ok=True)
+        for damaged in (path, sif_of(tmp_path / "root.sqfs.sif", path, image)):
+            with pytest.raises((OSError, SifkitError)) as caught:
+                normalize(image, NormalizeOptions(base=damaged))
+            assert damaged.name in str(caught.value) and "\n" not in str(caught.value)
         assert image.read_bytes() == data
 
 

@@ -13,8 +13,8 @@ from ext3.constants import S_IFCHR, S_IFIFO
 from ext3.edit.filesystem import WritableFilesystem
 from sifkit.atomic import lock_range
 from sifkit.cli import main
-from sifkit.errors import ImageInUseError
-from sifkit.overlay.marks.normalizing import NormalizeOptions
+from sifkit.errors import ImageInUseError, SifkitError
+from sifkit.overlay.marks.normalizing import NormalizeOptions, normalize
 from sifkit.overlay.marks.sharing import NotSharableError, check_shared, share
 
 from .....support.commands import stat_in
@@ -87,7 +87,7 @@ def test_a_filesystem_that_says_it_is_not_clean(image: Path, state: int, reason:
     assert any(reason in one for one in check_shared(image).missing)
     with pytest.raises(NotSharableError, match=reason) as caught:
         share(image)
-    assert "fsck -p" in caught.value.hint and image.read_bytes() == data
+    assert "fsck -fp" in caught.value.hint and image.read_bytes() == data
 
 
 def test_a_damaged_filesystem(image: Path) -> None:
@@ -98,9 +98,24 @@ def test_a_damaged_filesystem(image: Path) -> None:
         os.pwrite(file.fileno(), b"\7\0", offset + 26)  # i_links_count
     data = image.read_bytes()
     assert any("damaged" in one for one in check_shared(image).missing)
-    with pytest.raises(NotSharableError, match="damaged"):
+    with pytest.raises(NotSharableError, match="damaged") as caught:
         share(image)
     assert image.read_bytes() == data
+    assert caught.value.hint == f"repair it with: sifkit overlay fsck -fp {image}"
+    assert main(["-q", *caught.value.hint.split()[4:]]) == 1  # corrected, although the image says that it is clean
+    share(image)
+
+
+def test_a_directory_that_is_none(image: Path) -> None:
+    """Its entry says that it is one."""
+    with Filesystem.open(image) as fs:
+        ino, table = fs.lookup("/upper/d"), int(fs.groups["bg_inode_table"][0])
+        offset = table * fs.superblock.block_size + (ino - 1) * fs.superblock.inode_size
+    with open(image, "rb+") as file:
+        os.pwrite(file.fileno(), bytes(128), offset)
+    for work in (check_shared, normalize):
+        with pytest.raises(SifkitError, match="/d: the image is damaged"):
+            work(image)
 
 
 def test_opaque_directories_need_a_base(image: Path, tmp_path: Path) -> None:

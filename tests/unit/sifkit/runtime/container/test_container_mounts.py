@@ -24,3 +24,10 @@ def test_mount_points_in_directories_of_the_host(tmp_path: Path) -> None:
         target("usual", is_optional=True)
     assert target("project", is_optional=True, make_in_bind=True) == os.fsencode(home / "project")
     assert sorted(os.listdir(home)) == ["asked", "project"]
+
+
+def test_nothing_is_mounted_over_the_root(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to("/.")
+    mount = Mount(kind="bind", source="/tmp", target="/link")
+    with pytest.raises(OSError, match="root of the container"):
+        _target(str(tmp_path), mount, (), (), makes_missing=True)

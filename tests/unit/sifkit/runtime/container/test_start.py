@@ -198,6 +198,7 @@ def test_variables_that_shells_set_themselves_pass(tmp_path: Path, shell: str) -
         "TERM": "xterm",
         "HOSTNAME": "node",
         "OSTYPE": "o",
+        "SHELL": "/bin/zsh",
         "OLDPWD": "/old",
         "PS4": "+",
         "SHLVL": "3",

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from threading import Event
 
 import pytest
 
@@ -69,3 +70,15 @@ def test_two_paths_and_one_that_reaches_the_next_page(monkeypatch: pytest.Monkey
     assert called_names(5) == (b"e", b"n" * 100)
     monkeypatch.setattr(waiting_call, "_read", lambda *_: b"running")
     assert called_names(5) == ()
+
+
+def test_memory_that_waits_for_the_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    served = Event()
+    monkeypatch.setattr(waiting_call, "PATIENCE", 0.01)
+    monkeypatch.setattr(waiting_call, "_PLACES", {77: (0,)})
+    monkeypatch.setattr(waiting_call, "_read", lambda *_: b"77 0x0")
+    monkeypatch.setattr(waiting_call, "_text", lambda *_: b"late" if served.wait() else b"")
+    assert called_names(5) == ()
+    served.set()
+    monkeypatch.setattr(waiting_call, "PATIENCE", 5)
+    assert called_names(5) == (b"late",)

@@ -167,3 +167,23 @@ def test_without_locks_a_journal_is_not_replayed_for_reading(image: Path, monkey
     with closing(ImageFiles(notes.append)) as images:
         ways["write"](images)
     assert len(notes) == 1 and "has no file locks" in notes[0]
+
+
+def test_who_has_locked_an_image_is_said_by_any_of_its_names(tmp_path: Path, image: Path) -> None:
+    os.link(image, tmp_path / "b.img")
+    with closing(ImageFiles(print)) as one, closing(ImageFiles(print)) as two:
+        openers(image, None)["write"](one)
+        with pytest.raises(ImageInUseError, match=f"locked for writing by process {os.getpid()} "):
+            openers(tmp_path / "b.img", None)["read"](two)
+
+
+@pytest.mark.parametrize("is_left", [False, True])
+def test_an_image_that_is_deleted_during_a_run_is_said(tmp_path: Path, image: Path, is_left: bool) -> None:
+    notes: list[str] = []
+    with closing(ImageFiles(notes.append)) as images:
+        openers(image, None)["write"](images)
+        if is_left:
+            image.rename(tmp_path / "b.img")
+        else:
+            image.unlink()
+    assert notes == ([] if is_left else [f"{image} was deleted or replaced during the run: what was written to it is lost"])
