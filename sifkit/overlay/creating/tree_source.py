@@ -12,7 +12,7 @@ from types import TracebackType
 from typing import Generic, Self, TypeVar
 
 from ext3 import hostio
-from ext3.constants import S_IFBLK, S_IFCHR, S_IFLNK, S_IFMT, S_IFREG, USER_FLAGS
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFLNK, S_IFMT, S_IFREG, USER_FLAGS, InodeFlag
 from ext3.errors import ContentChangedError, Ext3Error, SourceError
 from ext3.format.inode import Stat as InodeStat
 from ext3.newfs.builder import Times, TreeBuilder
@@ -183,9 +183,14 @@ class _Scan(Generic[N]):
             self._known[found.dev, found.ino] = node
 
     def _set_flags(self, node: int, found: Stat) -> None:
-        """Set the flags of chattr; only files of an ext3 image have them."""
-        if isinstance(found, InodeStat) and found.flags & USER_FLAGS:
-            self._builder.flags[node] = found.flags & USER_FLAGS
+        """Set the flags of chattr; only files of an ext3 image have them, and special files and symlinks not all."""
+        if not isinstance(found, InodeStat):
+            return
+        flags = found.flags & USER_FLAGS
+        if found.mode & S_IFMT not in (S_IFREG, S_IFDIR):
+            flags &= ~int(InodeFlag.IMMUTABLE | InodeFlag.APPEND)
+        if flags:
+            self._builder.flags[node] = flags
 
     def _set_attributes(self, node: int, source: N) -> None:
         attributes = self._tree.xattrs(source)

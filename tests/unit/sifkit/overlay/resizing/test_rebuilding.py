@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 
 import ext3
-from ext3.constants import STATE_ERROR, SUPERBLOCK_OFFSET, USER_FLAGS, InodeFlag
+from ext3.constants import S_IFIFO, STATE_ERROR, SUPERBLOCK_OFFSET, USER_FLAGS, InodeFlag
 from ext3.errors import CorruptError, NeedsCheckError, NoInodesError, NoSpaceError
 from ext3.format.inode_table import inode_offset
 from ext3.format.schema import INODE_CORE, SUPERBLOCK
@@ -135,6 +135,23 @@ def test_flags_of_chattr_stay(image: Path) -> None:
     after = flags_of(image)
     assert after == before | {"/upper/deep": InodeFlag.INDEX} and after["/upper/new"] == wanted["/upper/new"]
     assert_silent(image)
+
+
+def test_flags_that_only_damage_sets_do_not_stay(image: Path) -> None:
+    """A check clears immutable and append-only of special files and symlinks."""
+    names = ("/upper/link", "/upper/fifo")
+    with ext3.Filesystem.open(image, "r+") as fs:
+        fs.symlink("new", "/upper/link")
+        fs.mknod("/upper/fifo", S_IFIFO | 0o600)
+        places = [inode_offset(fs.superblock, fs.groups, fs.stat(name, follow=False).ino) for name in names]
+    data = bytearray(image.read_bytes())
+    for place in places:
+        INODE_CORE.view(data, 1, place)["i_flags"] |= int(InodeFlag.IMMUTABLE | InodeFlag.APPEND | InodeFlag.NODUMP)
+    image.write_bytes(data)
+    rebuild(image)
+    assert_silent(image)
+    with ext3.Filesystem.open(image) as fs:
+        assert [fs.stat(name, follow=False).flags for name in names] == [InodeFlag.NODUMP] * 2
 
 
 def test_times_that_do_not_fit_are_told(image: Path) -> None:
