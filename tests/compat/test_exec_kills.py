@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.plain_user import USER, run_sifkit, start_sifkit, user_directory
-from tests.support.tools import assert_clean, copy_window, requires_root, run
+from tests.support.tools import assert_clean, attached, copy_window, requires_root, run
 from tests.support.usr_container import BIND_PROGRAMS, write_usr_container
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
@@ -73,7 +73,9 @@ def victims_of(kind: str, pids: list[int], image: Path) -> list[int]:
         return pids[:1]
     found = []
     for pid in pids[1:]:
-        links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+        links = set()
+        with suppress(FileNotFoundError, ProcessLookupError):  # programs that the command has run have ended meanwhile
+            links = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
         serves, writes = "/dev/fuse" in links, str(image) in links
         if kind == ("image" if serves and writes else "root" if serves else "command"):
             found.append(pid)
@@ -85,14 +87,6 @@ def wait_until_gone(pids: list[int], image: Path) -> None:
     while any(os.path.exists(f"/proc/{pid}/fd/0") for pid in pids) or attached(image):
         assert time.monotonic() < end, "processes or loop devices are left"
         time.sleep(0.02)
-
-
-def attached(image: Path) -> bool:
-    found = []
-    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
-        with suppress(OSError):
-            found.append(file.read_text().strip())
-    return str(image) in found
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from ext3.errors import Ext3Error, UnsupportedError
 from ext3.format import acl
 from ext3.read.filesystem import Filesystem
 
-from ..support.tools import corpus, dumpe2fs, kernel_mount, requires_root, run
+from ..support.tools import corpus, dumpe2fs, kernel_mount, requires_root, run, wait_until_detached
 
 CORPUS = corpus("e2fsprogs")
 CASES = sorted(CORPUS.glob("*/image.gz"))
@@ -59,6 +59,7 @@ def mounted(image: Path, point: Path, *, rw: bool = False) -> Iterator[Path]:
         yield point
     finally:
         run("umount", point)
+        wait_until_detached(image)
 
 
 def sparse_file(path: Path, spots: list[tuple[int, bytes]], size: int) -> None:

@@ -40,12 +40,13 @@ def user_directory(uid: int) -> Iterator[Path]:
         yield found
 
 
+@contextmanager
 def start_sifkit(
     uid: int, directory: Path, *words: str, terminal: int | None = None, **variables: str
-) -> subprocess.Popen[bytes]:
+) -> Iterator[subprocess.Popen[bytes]]:
     """Start ``sifkit WORDS`` as a user, in a directory that is his home, too. ``variables``: of his environment.
 
-    ``terminal``: it is the process's own, and its input and output.
+    ``terminal``: it is the process's own, and its input and output. A test that fails does not wait for its end.
     """
 
     def take_terminal() -> None:
@@ -59,7 +60,7 @@ def start_sifkit(
         "PYTHONPATH": path,
         **variables,
     }
-    return subprocess.Popen(
+    with subprocess.Popen(
         [program, "-m", "sifkit", *words],
         cwd=directory,
         env=environment,
@@ -71,7 +72,12 @@ def start_sifkit(
         extra_groups=[],
         start_new_session=terminal is not None,
         preexec_fn=None if terminal is None else take_terminal,  # noqa: PLW1509 - tests have a single thread here
-    )
+    ) as process:
+        try:
+            yield process
+        except BaseException:
+            process.kill()
+            raise
 
 
 def run_sifkit(uid: int, directory: Path, *words: str, stdin: str = "", **variables: str) -> tuple[int, str, str]:
@@ -100,7 +106,7 @@ def program_for(uid: int) -> tuple[str, str]:
             continue
         for folder in (origin.parent, origin.parent.with_name(f"{package}.libs")):
             if folder.exists():
-                shutil.copytree(folder, copies / folder.name, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+                shutil.copytree(folder, copies / folder.name, ignore=shutil.ignore_patterns("tests"))
     program = os.path.realpath(sys.executable)
     if not _works(uid, program, str(copies)):
         missing(f"user {uid} cannot run {program}")

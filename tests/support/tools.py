@@ -9,6 +9,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
@@ -217,6 +218,23 @@ def kernel_mount(image: Path | str, *, rw: bool = False, offset: int = 0) -> Ite
             if rw:
                 run("mount", "-o", "remount,ro", point, ok=range(256))
             run("umount", point)
+            wait_until_detached(image)
+
+
+def attached(image: Path | str) -> bool:
+    """Tell whether a loop device shows an image, also for a mount in another namespace only."""
+    found = []
+    for file in Path("/sys/block").glob("loop*/loop/backing_file"):
+        with suppress(OSError):
+            found.append(file.read_text().strip())
+    return str(image) in found
+
+
+def wait_until_detached(image: Path | str) -> None:
+    """Wait for the end of containers that have started meanwhile, and have a mount of an image in their namespaces."""
+    end = time.monotonic() + 30
+    while attached(image) and time.monotonic() < end:
+        time.sleep(0.02)
 
 
 def fill_and_empty(point: Path) -> None:
