@@ -30,6 +30,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import ext3
@@ -348,15 +349,25 @@ class _Case:
         self.judge_result(f"-{mode}", our_image, kept)
 
 
-def judge(source: Path, scratch: Path, name: str = "", *, sound: dict[bytes, Fact] | None = None) -> Judgement:
-    """Judge one image; ``scratch`` is a directory for copies of it. ``sound``: its files before the damage, if known."""
+def judge(
+    source: Path,
+    scratch: Path,
+    name: str = "",
+    *,
+    sound: dict[bytes, Fact] | None = None,
+    preens: Sequence[str] = ("fp", "p"),
+) -> Judgement:
+    """Judge one image; ``scratch`` is a directory for copies of it.
+
+    ``sound``: its files before the damage, if known. ``preens``: modes of safe repairs, besides ``n`` and ``y``.
+    """
     case = _Case(source, name or source.name, scratch, sound or {})
     started = time.monotonic()
     kept: dict[bytes, Fact] = {}
     case.step("-n", case.look)
     case.step("-y", lambda: kept.update(case.repair()))
-    case.step("-fp", lambda: case.preen("fp", kept))
-    case.step("-p", lambda: case.preen("p", kept))
+    for mode in preens:
+        case.step(f"-{mode}", partial(case.preen, mode, kept))
     case.result.seconds = time.monotonic() - started
     return case.result
 

@@ -31,7 +31,8 @@ class Recording(Generic[State]):
     syncs: list[tuple[int, int]]
 
     def cuts(self, seed: int) -> Iterator[tuple[int, CopyOnWriteDevice]]:
-        """(events that surely happened, what is left): cut after every event, the rest since the last sync lost in part.
+        """(events that surely happened, what is left): cut after every event, and with the last write torn or the rest
+        since the last sync lost in part.
 
         What is left before a sync is left after it too; it comes once, with the sync among the events.
         """
@@ -43,12 +44,12 @@ class Recording(Generic[State]):
             if not end or events[end - 1].kind != "write":
                 continue
             sectors = events[end - 1].size // SECTOR
-            if sectors > 1:
-                torn = sorted(generator.sample(range(sectors), generator.randrange(1, sectors)))
-                yield end - 1, play(before, events[:end], torn=torn)
             last_sync = max((n + 1 for n in range(end) if events[n].kind == "sync"), default=0)
             loose = events[last_sync:end]
-            if len(loose) > 1:
+            if sectors > 1 and (len(loose) == 1 or generator.random() < 0.5):
+                torn = sorted(generator.sample(range(sectors), generator.randrange(1, sectors)))
+                yield end - 1, play(before, events[:end], torn=torn)
+            elif len(loose) > 1:
                 kept = [event for event in loose if generator.random() < 0.5]
                 generator.shuffle(kept)
                 yield last_sync, play(before, [*events[:last_sync], *kept])

@@ -103,7 +103,7 @@ def record_resize(device: MemoryDevice, size: int) -> tuple[bytes, list[Event]]:
 
 
 def cuts(before: bytes, events: list[Event], seed: int) -> Iterator[tuple[str, CopyOnWriteDevice]]:
-    """Yield (description, what is left) after each event, with the last write torn, and with some of the loose ones lost."""
+    """Yield (description, what is left) after each event, and with the last write torn or some of the loose ones lost."""
     generator = random.Random(seed)
     base = MemoryDevice(before)
     done = CopyOnWriteDevice(base)
@@ -116,11 +116,11 @@ def cuts(before: bytes, events: list[Event], seed: int) -> Iterator[tuple[str, C
         synced = play(base, events[:last_sync]) if len(loose) > 1 or event.size > 512 else None
         done = play(done, [event]) if end % 50 else play(base, events[:end])
         yield f"{end}: {event.kind}", play(done, [])
-        if event.kind == "write" and event.size > 512 and synced is not None:
+        if event.kind == "write" and event.size > 512 and synced is not None and (len(loose) == 1 or generator.random() < 0.5):
             sectors = -(-event.size // 512)
             torn = sorted(generator.sample(range(sectors), generator.randrange(1, sectors)))
             yield f"{end}: torn", play(synced, loose, torn=torn)
-        if len(loose) > 1 and synced is not None:
+        elif len(loose) > 1 and synced is not None:
             kept = [some for some in loose if some.kind == "size" or generator.random() < 0.5]
             if all(some.kind != "size" for some in kept):
                 generator.shuffle(kept)
