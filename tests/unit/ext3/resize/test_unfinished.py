@@ -61,7 +61,10 @@ def test_every_cut_of_a_journal_that_moves_is_finished(tmp_path: Path) -> None:
     before, events = record_resize(device, 12 * MIB)
     whole = state(device)
     replayed = 0
-    for _, left in list(cuts(before, events, seed=2))[1:-2:5]:
+    taken = [left for _, left in cuts(before, events, seed=2)][1:-2:4]
+    unfinished = [left for left in taken if is_unfinished(left, read_superblock(left))]
+    assert len(taken) - len(unfinished) <= 2  # the first write lost, or all written
+    for left in unfinished:
         replayed += read_superblock(left).needs_recovery
         assert finish(left, clock=clock)
         assert not findings_of(left)
