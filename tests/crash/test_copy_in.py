@@ -185,7 +185,7 @@ def test_cut_anywhere(block_size: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.undo()
     chosen = Random(1)
     cuts = Recording(before, events, [], []).cuts(seed=block_size)
-    names = {check_cut(left, final) for _, left in cuts if chosen.random() < 0.25}
+    names = {check_cut(left, final) for _, left in cuts if chosen.random() < 0.5}
     assert len(names) > 8
 
 

@@ -35,6 +35,7 @@ def test_growth_cut_anywhere(name: str, tmp_path: Path) -> None:
         if number % 5 == 0 and find("e2fsck"):
             assert judge_by_e2fsck(left, tmp_path / "left") in whole
         seen.add(judge_cut(left, whole))
+    seen.add(judge_cut(left, whole))  # the last, also if it was passed over
     sizes = {blocks for blocks, _ in seen}
     assert len(sizes) == 2, seen
     if keeps_inode:

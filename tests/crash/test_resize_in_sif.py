@@ -26,7 +26,7 @@ from ..support.sif_recorder import apply
 from ..support.tools import fill_and_empty, find, kernel_mount, requires_root, run
 
 MIB = 1 << 20
-MOST = 70
+MOST = 120
 """States that are judged; of more a sample is."""
 
 

@@ -40,6 +40,7 @@ def _judge(device: MemoryDevice, size: int, scratch: Path, *, every: int, share:
         if number % every == 0 and find("e2fsck"):
             assert judge_by_e2fsck(left, scratch / "left") in whole
         seen.add(judge_cut(left, whole))
+    seen.add(judge_cut(left, whole))  # the last, also if it is none of the share
     assert {found for found, _ in seen} == {old.blocks, ext3.Filesystem.open(device).superblock.blocks_count}
     assert {inode for _, inode in seen} == {old.resize_inode}
 
