@@ -36,7 +36,7 @@ SHELL_MADE = "HOSTNAME HOSTTYPE MACHTYPE OSTYPE OLDPWD PS2 PS4 SHELL SHLVL TERM"
 READ_ONLY = ("EUID", "UID")
 """Variables that bash lets nobody set; those of the host are the same, but exported."""
 NOT_EXECUTED = "the interpreter or loader of the program is not in the container, or is not for this processor"
-"""What explains the message of a shell that has found a program, as ``not found``."""
+"""Explanation of a shell's ``not found`` for a program that is there."""
 OURS = "99-runtimevars.sh"
 """Script of the image that changes PATH as we do."""
 

@@ -1,4 +1,4 @@
-"""Where mounts lie below the root of a container, and which mount points are made in directories of the host."""
+"""Places of mounts below the root of a container, and the mount points that are made in directories of the host."""
 
 from __future__ import annotations
 
