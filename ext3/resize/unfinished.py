@@ -1,9 +1,9 @@
 """Resizes that were interrupted, and what is left to do of them.
 
-The sign of one: the first backup of the superblock is marked (``backup_copies``), or has other numbers than the primary one. In
-a filesystem of one group, which has no backup: the superblock counts as many more blocks as free than the group does, as there
-are that belong to nobody. What is left: such blocks, marked as used, a journal to be replayed, a resize inode to be made again,
-the copy of the journal's inode, and backups.
+The sign of one: the first backup of the superblock is marked (``backup_copies``), or has other numbers than the primary one. A
+filesystem of one group has no backup to mark: there the superblock counts as many more blocks as free than the group does, as
+there are that belong to nobody, or none, and a journal is to be replayed. What is left: such blocks, marked as used, a journal,
+a resize inode to be made again, the copy of the journal's inode, and backups.
 """
 
 from __future__ import annotations
@@ -78,8 +78,9 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     """Finish a resize that was interrupted. Return False if there is none.
 
     A journal that it left is replayed. Blocks that belong to nobody are freed, the resize inode is made again if its blocks
-    are still there, and the backups are written. Raise NeedsCheckError with nothing written if anything else is wrong,
-    UnsupportedError, CorruptError, DeviceError.
+    are still there, and the backups are written. In a filesystem of one group nothing tells a journal that a resize left from
+    another one: it is replayed if the filesystem is whole afterwards. Raise NeedsCheckError with nothing written if anything
+    else is wrong, UnsupportedError, CorruptError, DeviceError.
     """
     superblock = read_superblock(device)
     view, problem = through_journal(device, superblock)
@@ -87,9 +88,13 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
         raise problem
     found = read_superblock(view)
     before = _first_backup(view, found)
-    counted = _counted_leaks(view, found) if before is None else 0
-    if before is None and counted <= 0:
-        return False
+    counted = 0
+    if before is None:
+        if found.geometry.backup_groups:
+            return False
+        counted = _counted_leaks(view, found)
+        if counted < 0 or (not counted and not superblock.needs_recovery):
+            return False
     try:
         check_state(found, dirty=True)
         census, leaks = _leaks(_Tables(view, found))
@@ -130,8 +135,6 @@ def _counted_leaks(device: BlockDevice, superblock: Superblock) -> int:
 
     That may have other reasons: the kernel writes the counts of the superblock late.
     """
-    if superblock.geometry.backup_groups:
-        return 0
     groups = read_groups(device, superblock)
     return superblock.free_blocks - int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.constants import RESIZE_INO, Incompat
+from ext3.constants import RESIZE_INO, STATE_ERROR, Incompat
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import CopyOnWriteDevice, RecordingDevice, play
 from ext3.errors import NeedsCheckError
@@ -157,26 +157,42 @@ def test_no_stale_backup_is_left_behind_one_group() -> None:
     assert not findings_of(device)
 
 
-def test_blocks_that_only_the_superblock_counts_as_free() -> None:
-    """A filesystem of one group has no backup to tell of a growth that was interrupted."""
-    device = aged_image(6 * MIB, files=10)
+@pytest.mark.parametrize("way", ["grow", "shrink"])
+def test_every_cut_in_one_group_is_finished(way: str) -> None:
+    """It has no backup to tell of a resize: blocks that only the superblock counts as free do, and a journal to be replayed."""
+    device = aged_image(6 * MIB, files=10) if way == "grow" else aged_image(8 * MIB, files=12)
     content = state(device)
-    before, events = record_resize(device, 8 * MIB)
-    ends = [number for number, event in enumerate(events) if event.kind == "sync"]
-    seen = 0
-    for end in ends:
-        left = play(MemoryDevice(before), events[:end])
+    before, events = record_resize(device, 8 * MIB if way == "grow" else prepare(device).minimum().size_bytes)
+    replayed = freed = 0
+    for _, left in cuts(before, events, seed=1):
         superblock = read_superblock(left)
         assert not is_unfinished(left, superblock)
         leaks = [text for text in findings_of(left) if text.startswith("block-bitmap")]
-        assert finish(left, clock=clock) == bool(leaks)
-        if leaks:
-            seen += 1
-        elif superblock.needs_recovery:
-            continue
+        assert finish(left, clock=clock) == bool(leaks or superblock.needs_recovery)
+        replayed += superblock.needs_recovery
+        freed += bool(leaks)
         assert not findings_of(left)
         assert state(left) == content
-    assert seen
+        prepare(left)
+    assert replayed > freed > 0
+
+
+@pytest.mark.parametrize("damage", ["bitmap", "orphan", "error"])
+def test_a_journal_of_a_damaged_group_is_left_to_a_check(damage: str) -> None:
+    device = aged_image(8 * MIB, files=10)
+    row = SUPERBLOCK.view(memoryview(device.data)[1024:2048])[0]
+    row["s_feature_incompat"] |= int(Incompat.NEEDS_RECOVERY)
+    if damage == "bitmap":
+        device.data[int(ext3.Filesystem(device).groups["bg_block_bitmap"][0]) * 1024 + 20] = 0
+    elif damage == "orphan":
+        row["s_last_orphan"] = 12
+    else:
+        row["s_state"] |= STATE_ERROR
+    before = bytes(device.data)
+    assert not finish(device, clock=clock)
+    assert device.data == before
+    with pytest.raises(NeedsCheckError):
+        prepare(device)
 
 
 def test_wrong_counts_are_no_sign() -> None:
