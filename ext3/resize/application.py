@@ -15,13 +15,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..constants import BAD_INO, IND_SLOT, N_BLOCKS, SECTOR
 from ..device.base import BlockDevice, ResizableDevice
 from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
-from ..format.schema import INODE_CORE
 from ..progress import Progress, Silent
 from .backup_copies import mark_first_backup, write_backups
+from .bad_blocks import check_bad_blocks, write_bad_blocks
 from .block_moves import BlockMover, Moves
 from .inode_moves import InodeMover, read_names
 from .journal_relocation import move_journal
@@ -97,10 +96,8 @@ class _Application:
         self.map_at = resize_map_block(changes.device, self.superblock, self.groups)
         if plan.moves_something:
             self._plan_moves()
-        if len(plan.bad_dropped):
-            words = INODE_CORE.view(changes.read_inode(BAD_INO))[0]["i_block"]
-            if words[IND_SLOT:].any() or not np.isin(plan.bad_dropped, words).all():
-                raise NeedsCheckError("is not the one that was planned for")
+        if plan.bad_blocks is not None:
+            check_bad_blocks(changes, plan.bad_blocks)
 
     def _plan_moves(self) -> None:
         plan, changes = self.plan, self.changes
@@ -133,8 +130,8 @@ class _Application:
     def run(self) -> None:
         plan, changes = self.plan, self.changes
         mark_first_backup(self.device, plan.old, plan.new, self.before)
-        if len(plan.bad_dropped):
-            self._drop_bad_blocks()
+        if plan.bad_blocks is not None:
+            write_bad_blocks(changes, plan.bad_blocks)
         if plan.moves_something:
             self._move()
         self._leave_old_geometry()
@@ -151,19 +148,6 @@ class _Application:
         finish_groups(changes, left, plan.new)
         changes.close()
         write_backups(self.device, plan.new, changes.raw, changes.groups)
-
-    def _drop_bad_blocks(self) -> None:
-        """Take the bad blocks beyond the new end off their list, in a transaction."""
-        changes, size, dropped = self.changes, self.plan.old.block_size, self.plan.bad_dropped
-        record = bytearray(changes.read_inode(BAD_INO))
-        row = INODE_CORE.view(record)[0]
-        words = [int(word) for word in row["i_block"] if word]
-        kept = [word for word in words if word not in dropped]
-        row["i_block"] = [*kept, *[0] * (N_BLOCKS - len(kept))]
-        row["i_size"], row["i_blocks"] = len(kept) * size, len(kept) * (size // SECTOR)
-        changes.write_inode(BAD_INO, bytes(record))
-        changes.free_blocks(dropped)
-        changes.commit()
 
     def _leave_old_geometry(self) -> None:
         """Commit what the new geometry needs and the old one allows."""

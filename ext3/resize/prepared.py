@@ -9,6 +9,7 @@ from ..device.base import BlockDevice
 from ..errors import NeedsCheckError
 from ..format.layout import Table
 from ..format.superblock import Superblock
+from .bad_blocks import read_bad_blocks
 from .preconditions import check_last_group, check_whole, open_for_resize
 from .resize_plan import MinimumSize, ResizePlan, minimum_size, moves_something, plan
 from .unfinished import is_unfinished
@@ -39,7 +40,7 @@ class Prepared:
         """Plan a resize to at most ``size_bytes``. Raise NeedsCheckError, TooSmallError, GeometryError, UnsupportedError."""
         blocks = max(0, size_bytes) // self.superblock.block_size
         if blocks <= self.superblock.first_data_block or moves_something(self.superblock, self.groups, blocks):
-            return plan(self.superblock, self.groups, blocks, census=self.census)
+            return plan(self.superblock, self.groups, blocks, census=self.census, bad_blocks=read_bad_blocks(self))
         check_last_group(self.device, self.superblock, self.groups)
         return plan(self.superblock, self.groups, blocks)
 

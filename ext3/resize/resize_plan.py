@@ -12,11 +12,13 @@ import numpy as np
 import numpy.typing as npt
 
 from ..check.census import Census, counts_by_group, pieces, rows_where
-from ..constants import BAD_INO, DIRECT_BLOCKS, JOURNAL_INO, RESIZE_INO
+from ..constants import BAD_INO, JOURNAL_INO, RESIZE_INO
 from ..errors import TooSmallError, UnsupportedError
+from ..format.block_map import BlockMap
 from ..format.geometry import Geometry
 from ..format.layout import Table
 from ..format.superblock import Superblock
+from .bad_blocks import BadBlocks, plan_bad_blocks
 from .new_geometry import geometry_of_size, least_last_group, resized_geometry
 
 __all__ = ["MinimumSize", "ResizePlan", "minimum_size", "moves_something", "plan"]
@@ -34,7 +36,7 @@ class ResizePlan:
 
     ``block_from`` (ascending) and ``block_to``: blocks of files, directories, attributes, and pointers; ``journal_from`` and
     ``journal_to``: those of the journal and its pointers; ``inode_from`` (ascending) and ``inode_to``. ``map_to``: where the
-    map of the resize inode goes, None if it stays. ``bad_dropped``: bad blocks that leave their list.
+    map of the resize inode goes, None if it stays. ``bad_blocks``: the new list of them, None if the old one stays.
     """
 
     old: Geometry
@@ -46,7 +48,7 @@ class ResizePlan:
     inode_from: Numbers = field(default_factory=_none)
     inode_to: Numbers = field(default_factory=_none)
     map_to: int | None = None
-    bad_dropped: Numbers = field(default_factory=_none)
+    bad_blocks: BadBlocks | None = None
 
     @property
     def nothing(self) -> bool:
@@ -110,11 +112,18 @@ def moves_something(superblock: Superblock, groups: Table, blocks: int) -> bool:
     return new.blocks < old.blocks or (old.resize_inode and not new.resize_inode)
 
 
-def plan(superblock: Superblock, groups: Table, blocks: int, *, census: Census | None = None) -> ResizePlan:
+def plan(
+    superblock: Superblock,
+    groups: Table,
+    blocks: int,
+    *,
+    census: Census | None = None,
+    bad_blocks: BlockMap | None = None,
+) -> ResizePlan:
     """Plan a resize to ``blocks`` blocks; the filesystem may get a little smaller (see ``resized_geometry``).
 
-    ``census``, with owners: of a filesystem where nothing disagrees with it; needed where ``moves_something``. Raise
-    TooSmallError, GeometryError, UnsupportedError.
+    ``census``, with owners: of a filesystem where nothing disagrees with it, and the map of its list of ``bad_blocks``; needed
+    where ``moves_something``. Raise TooSmallError, GeometryError, UnsupportedError.
     """
     old = superblock.geometry
     if blocks <= old.first_data_block and census is not None:
@@ -124,9 +133,9 @@ def plan(superblock: Superblock, groups: Table, blocks: int, *, census: Census |
         raise UnsupportedError(["revision 0"], hint="a filesystem of revision 0 cannot have meta_bg")
     if new.blocks >= old.blocks:
         return ResizePlan(old, new)
-    if census is None:
-        raise ValueError("a plan that moves something needs a census")
-    return _plan_moves(superblock, old, new, census)
+    if census is None or bad_blocks is None:
+        raise ValueError("a plan that moves something needs a census, and the list of bad blocks")
+    return _plan_moves(superblock, old, new, census, bad_blocks)
 
 
 def _checked(superblock: Superblock, groups: Table, blocks: int, census: Census) -> Geometry:
@@ -184,20 +193,19 @@ def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inode
 # -- what moves ------------------------------------------------------------------------------------------------------
 
 
-def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Census) -> ResizePlan:
+def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Census, bad_blocks: BlockMap) -> ResizePlan:
     assert census.owner is not None
     used, system = census.used[new.blocks :], census.system[new.blocks :]
     moved = new.blocks + rows_where(len(used), lambda part: used[part] & ~system[part])
     owner = census.owner[moved]
     of_journal, of_map, bad = owner == JOURNAL_INO, owner == RESIZE_INO, owner == BAD_INO
-    if bad.any() and _owned(census, BAD_INO) > DIRECT_BLOCKS:
-        raise UnsupportedError([f"more than {DIRECT_BLOCKS} bad blocks, some of them beyond the new end"])
     free = _FreeRuns(census.used[: new.blocks])
     journal_from = moved[of_journal]
     journal_to = free.take(len(journal_from))
     map_to = free.take(int(of_map.sum()))
     block_from = moved[~of_journal & ~of_map & ~bad]
     block_to = free.take(len(block_from))
+    bad_after = plan_bad_blocks(bad_blocks, new.blocks, old.pointers_per_block, free.take) if bad.any() else None
     first, mode = superblock.first_ino, census.mode
     beyond = mode[new.inodes + 1 :]
     inode_from = new.inodes + 1 + rows_where(len(beyond), lambda part: beyond[part] != 0)
@@ -212,7 +220,7 @@ def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Ce
         inode_from,
         inode_to,
         int(map_to[0]) if len(map_to) else None,
-        moved[bad],
+        bad_after,
     )
 
 

@@ -11,6 +11,7 @@ import ext3
 from ext3.device.base import FileDevice
 from ext3.format.superblock import read_superblock
 from ext3.resize import ResizePlan, prepare
+from ext3.resize.bad_blocks import read_bad_blocks
 
 from ..support.facts import TreeFacts, facts_of_image
 from ..support.recorded_edits import state
@@ -109,7 +110,7 @@ def test_only_the_journal_moves(scratch: Path) -> None:
 
 
 def test_bad_blocks(scratch: Path) -> None:
-    """Those beyond the new end leave their list, as with resize2fs; of a long list only if none is beyond it."""
+    """Those beyond the new end leave their list, as with resize2fs, and it gets as many pointer blocks as it needs then."""
     path, listed = scratch / "image", scratch / "bad"
 
     def make(blocks: list[int]) -> None:
@@ -120,17 +121,17 @@ def test_bad_blocks(scratch: Path) -> None:
         return [int(line) for line in run("dumpe2fs", "-b", path).stdout.split()]
 
     make([5000, 5001, 12_000, 24_000])
-    _resized(path, 16 * MIB)
-    assert bad() == [5000, 5001, 12_000]
-    _resized(path, 9 * MIB)
-    assert bad() == [5000, 5001]
-    _resized(path, 30 * MIB)
-    assert bad() == [5000, 5001]
-    make([*range(5000, 5020), 20_000])
-    with path.open("r+b") as file, pytest.raises(ext3.UnsupportedError, match="12 bad blocks"):
-        resize(FileDevice(file.fileno()), 16 * MIB)
-    _resized(path, 21 * MIB)
-    assert len(bad()) == 21
+    for size, left in ((16, [5000, 5001, 12_000]), (9, [5000, 5001]), (30, [5000, 5001])):
+        _resized(path, size * MIB)
+        assert bad() == left
+    many = [*range(5000, 5400), *range(17_000, 17_900)]
+    make(many)
+    for end in (17_850, 17_300, 17_002, 16_384):
+        plan = _resized(path, end * 1024)
+        assert plan.new.blocks == end
+        assert bad() == [block for block in many if block < end]
+    with path.open("rb") as file:
+        assert len(read_bad_blocks(ext3.Filesystem(FileDevice(file.fileno()))).indirect) == 3
 
 
 def test_many_subdirectories(scratch: Path) -> None:
