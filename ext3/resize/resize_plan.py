@@ -122,8 +122,8 @@ def plan(
 ) -> ResizePlan:
     """Plan a resize to ``blocks`` blocks; the filesystem may get a little smaller (see ``resized_geometry``).
 
-    ``census``, with owners: of a filesystem where nothing disagrees with it, and the map of its list of ``bad_blocks``; needed
-    where ``moves_something``. Raise TooSmallError, GeometryError, UnsupportedError.
+    ``census``, with owners: of a filesystem where nothing disagrees with it; needed where ``moves_something``. ``bad_blocks``:
+    the map of their list; needed if some are beyond the new end. Raise TooSmallError, GeometryError, UnsupportedError.
     """
     old = superblock.geometry
     if blocks <= old.first_data_block and census is not None:
@@ -133,8 +133,8 @@ def plan(
         raise UnsupportedError(["revision 0"], hint="a filesystem of revision 0 cannot have meta_bg")
     if new.blocks >= old.blocks:
         return ResizePlan(old, new)
-    if census is None or bad_blocks is None:
-        raise ValueError("a plan that moves something needs a census, and the list of bad blocks")
+    if census is None:
+        raise ValueError("a plan that moves something needs a census")
     return _plan_moves(superblock, old, new, census, bad_blocks)
 
 
@@ -193,7 +193,9 @@ def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inode
 # -- what moves ------------------------------------------------------------------------------------------------------
 
 
-def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Census, bad_blocks: BlockMap) -> ResizePlan:
+def _plan_moves(
+    superblock: Superblock, old: Geometry, new: Geometry, census: Census, bad_blocks: BlockMap | None
+) -> ResizePlan:
     assert census.owner is not None
     used, system = census.used[new.blocks :], census.system[new.blocks :]
     moved = new.blocks + rows_where(len(used), lambda part: used[part] & ~system[part])
@@ -205,7 +207,11 @@ def _plan_moves(superblock: Superblock, old: Geometry, new: Geometry, census: Ce
     map_to = free.take(int(of_map.sum()))
     block_from = moved[~of_journal & ~of_map & ~bad]
     block_to = free.take(len(block_from))
-    bad_after = plan_bad_blocks(bad_blocks, new.blocks, old.pointers_per_block, free.take) if bad.any() else None
+    bad_after: BadBlocks | None = None
+    if bad.any():
+        if bad_blocks is None:
+            raise ValueError("a plan that drops bad blocks needs their list")
+        bad_after = plan_bad_blocks(bad_blocks, new.blocks, old.pointers_per_block, free.take)
     first, mode = superblock.first_ino, census.mode
     beyond = mode[new.inodes + 1 :]
     inode_from = new.inodes + 1 + rows_where(len(beyond), lambda part: beyond[part] != 0)
