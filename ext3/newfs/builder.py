@@ -4,6 +4,7 @@ is loaded.
 
 from __future__ import annotations
 
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -67,6 +68,8 @@ class TreeBuilder:
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
         self.flags: dict[int, int] = {}
         self.segments: dict[int, Sequence[Segment]] = {}
+        self.created = array("q")
+        """Creation times in nanoseconds since 1970, of the first nodes. 0, and without one: when the image is made."""
         self.left_out = LeftOut()
         self.unreadable: list[tuple[bytes, str]] = []
 
@@ -116,6 +119,7 @@ class TreeBuilder:
             self.xattrs,
             self.flags,
             self.segments,
+            self.created,
             content,
             lost_found,
             made,

@@ -54,6 +54,9 @@ class InodeWriter:
         for node, flags in tree.flags.items():
             self._flags[node] = flags & USER_FLAGS
         self._flags[directories[demand.directories.indexed]] |= int(InodeFlag.INDEX)
+        self._created = np.zeros(len(tree), np.int64)
+        self._created[: len(tree.created)] = tree.created
+        self._created[self._created == 0] = plan.stamp.seconds * SECOND
         self._has_block = np.zeros(len(tree), np.int64)
         self._acl = np.zeros(len(tree), np.int64)
         if demand.attributes.block_of:
@@ -135,7 +138,7 @@ class InodeWriter:
             atime=atime,
             mtime=mtime,
             ctime=ctime,
-            crtime=(np.full(1, plan.stamp.seconds, np.int64), np.zeros(1, np.int64)),
+            crtime=np.divmod(self._created[nodes], SECOND),
             i_block=self._i_block(nodes, source["mode"]),
             areas=self._areas(nodes),
         )

@@ -7,6 +7,7 @@ separate. The rows of a TreeBuilder (64 bytes per file, and its name) are viewed
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -34,7 +35,8 @@ class Tree:
 
     ``nodes``: NODE table, shape (n,). ``names``: first name of each node. ``extra_links``: (parent, name, node).
     ``targets``: symlink texts; ``devices``: (major, minor); ``xattrs``: attribute name and value as Linux gives them;
-    ``flags``: of nodes that have some of USER_FLAGS; ``segments``: the data of sparse files. ``left_out``: what the image
+    ``flags``: of nodes that have some of USER_FLAGS; ``segments``: the data of sparse files. ``created``: see
+    TreeBuilder. ``left_out``: what the image
     does not hold; ``unreadable`` lists what was skipped, as (path, reason). ``lost_found`` is the node of the root's
     lost+found, which every filesystem has; ``lost_found_made`` that the source had none.
     """
@@ -47,6 +49,7 @@ class Tree:
     xattrs: dict[int, dict[bytes, bytes]]
     flags: dict[int, int]
     segments: dict[int, Sequence[Segment]]
+    created: array[int]
     content: Content
     lost_found: int
     lost_found_made: bool

@@ -1,7 +1,8 @@
 """Tree of files (an image, a view of one, a directory of the host) as the source of a new image.
 
-Everything is taken as it is: owners, modes, times, attributes, the flags of chattr, hard links, devices, holes. File data is
-not read before it is written; large files are copied in the kernel where the tree says where they lie in a file of the host.
+Everything is taken as it is: owners, modes, times (of creation, too, where the tree knows them), attributes, the flags of
+chattr, hard links, devices, holes. File data is not read before it is written; large files are copied in the kernel where the
+tree says where they lie in a file of the host.
 """
 
 from __future__ import annotations
@@ -140,7 +141,7 @@ class _Scan(Generic[N]):
 
     def add_root(self) -> None:
         found = self._tree.stat(self._tree.root)
-        node = self._builder.add(0, b"", found.mode, found.uid, found.gid, 0, _times(found))
+        node = self._add_node(0, b"", found, 0)
         self._set_flags(node, found)
         self._set_attributes(node, self._tree.root)
         self._directories.append((node, b""))
@@ -167,7 +168,7 @@ class _Scan(Generic[N]):
         size = found.size if kind == S_IFREG else len(target)
         if size > MAX_OFFSET:
             raise DamagedTreeError(path, f"the image is damaged: its size is {size} bytes")
-        node = self._builder.add(parent, row.name, found.mode, found.uid, found.gid, size, _times(found))
+        node = self._add_node(parent, row.name, found, size)
         if kind == S_IFREG:
             self._add_data(node, row.node, path, found, plain=not row.may_have_xattrs)
         elif kind == S_IFLNK:
@@ -181,6 +182,12 @@ class _Scan(Generic[N]):
             self._directories.append((node, b""))
         elif linked:
             self._known[found.dev, found.ino] = node
+
+    def _add_node(self, parent: int, name: bytes, found: Stat, size: int) -> int:
+        """Add a node with its times; only files of an ext3 image have a creation time."""
+        created = found.crtime if isinstance(found, InodeStat) else None
+        self._builder.created.append(created or 0)
+        return self._builder.add(parent, name, found.mode, found.uid, found.gid, size, _times(found))
 
     def _set_flags(self, node: int, found: Stat) -> None:
         """Set the flags of chattr; only files of an ext3 image have them, and special files and symlinks not all."""

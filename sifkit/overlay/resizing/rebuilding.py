@@ -124,9 +124,9 @@ def rebuild(
 ) -> RebuildResult:
     """Replace the filesystem of the image at ``path``, or in a SIF there, by a fresh one with the same files.
 
-    Kept are names, owners, modes, times, attributes, the flags of chattr, hard links, devices and holes, the label, the hash
-    seed, the share of reserved blocks. ``begin``: called before the first write; an exception from it leaves everything as it
-    was.
+    Kept are names, owners, modes, times (of creation, too), attributes, the flags of chattr, hard links, devices and holes, the
+    label, the hash seed, the share of reserved blocks. ``begin``: called before the first write; an exception from it leaves
+    everything as it was.
 
     Raises UsageError for impossible numbers, ImageInUseError, FormatError, NeedsCheckError for a filesystem that is marked as
     damaged, CorruptError and DamagedTreeError if damage is met, NoSpaceError and NoInodesError if the files do not fit the new

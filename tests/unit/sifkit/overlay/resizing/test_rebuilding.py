@@ -114,6 +114,27 @@ def test_what_is_asked_for(image: Path) -> None:
     assert_silent(image)
 
 
+def test_creation_times(image: Path) -> None:
+    """They stay; where the old inodes have none, the files are created with the new filesystem."""
+    with ext3.Filesystem.open(image, "r+", clock=lambda: 1_234_567_890_987_654_321) as fs:
+        fs.mkdir("/upper/later")
+        fs.write_bytes("/upper/later/file", b"later")
+
+    def created() -> dict[bytes, int | None]:
+        with ext3.Filesystem.open(image) as fs:
+            return {path: fs.stat(b"/" + path, follow=False).crtime for path in [b"", *(path for path, _ in fs.walk("/"))]}
+
+    before = created()
+    assert before[b"upper/later"] == before[b"upper/later/file"] == 1_234_567_890_987_654_321 != before[b"upper/new"]
+    rebuild(image)
+    assert created() == before
+    rebuild(image, RebuildOptions(inode_size=128))
+    assert set(created().values()) == {None}
+    rebuild(image, RebuildOptions(inode_size=256))
+    assert set(created().values()) == {superblock(image).mkfs_time * 10**9}
+    assert_silent(image)
+
+
 def flags_of(path: Path) -> dict[str, int]:
     with ext3.Filesystem.open(path) as fs:
         return {name: fs.stat(name).flags for name in ("/", "/upper", "/upper/new", "/upper/deep")}
