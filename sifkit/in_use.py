@@ -13,8 +13,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ext3 import hostio
 
@@ -50,8 +49,7 @@ DETACH_SECONDS = 1.0
 """Seconds for which a loop device that detaches itself may outlive its mount, while udev or another program looks at it."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockHolder:
+class LockHolder(NamedTuple):
     """Process that has the image open and locked; ``kind`` is "read" or "write"."""
 
     pid: int
@@ -59,8 +57,7 @@ class LockHolder:
     kind: str
 
 
-@dataclass(frozen=True, slots=True)
-class Mount:
+class Mount(NamedTuple):
     """Loop device over the image, and its mount point (None: attached, but not mounted as far as can be seen)."""
 
     device: str
@@ -68,8 +65,7 @@ class Mount:
     read_only: bool
 
 
-@dataclass(frozen=True, slots=True)
-class ImageUse:
+class ImageUse(NamedTuple):
     """Users of an image at this time. ``lock``: lock held by others; "unsupported": file locking is unavailable.
 
     ``servers``: processes that serve it by FUSE, if they were looked for; what they do with it is not known. ``place``: of
@@ -167,7 +163,7 @@ def check_unused(
             servers = _other_servers(os.stat(path), writers_only=writers_only or span is not None)
         if used or servers:
             text = shown or (f"{show(name)} (its overlay)" if span else "")
-            raise in_use_error(name, replace(use, servers=servers), shown=text)
+            raise in_use_error(name, use._replace(servers=servers), shown=text)
         return use
 
     return retry_in_use(check)

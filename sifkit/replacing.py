@@ -11,7 +11,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ext3 import hostio
 from ext3.hostio import HostPath
@@ -210,7 +210,7 @@ def _check_unused(name: str, found: os.stat_result, shown: str) -> None:
         except OSError:  # not readable: its locks cannot be seen, and others see that it has a loop device
             use = ImageUse("unsupported", mounts=(Mount("a loop device", None, False),))
         if not use.busy:
-            use = replace(use, servers=tuple(fuse_servers(found)))
+            use = use._replace(servers=tuple(fuse_servers(found)))
         if use.busy:
             raise in_use_error(name, use, shown=shown)
 

@@ -18,6 +18,8 @@ from tests.support.tools import assert_clean, requires_root, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
+VIEW_KIB = 30 << 10
+"""Most memory of the server of a squashfs root, which loads neither numpy nor ext3."""
 IN_JOBS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGXCPU, signal.SIGTSTP, signal.SIGALRM, signal.SIGRTMIN)
 """Signals that batch systems and terminals send to every process of a job."""
 
@@ -48,6 +50,12 @@ def servers_of(process: subprocess.Popen[bytes]) -> dict[int, set[str]]:
     return found
 
 
+def peak_memory(pid: int) -> int:
+    """Most memory that a process has had, in KiB."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+
 def test_servers_hold_what_they_serve_and_outlive_the_signals_of_a_job(base: Layer, image: Path) -> None:
     script = "echo up; read x; cat /app/message.txt; echo more >>/app/other.txt; cat /app/other.txt"
     plan = plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)))
@@ -58,6 +66,8 @@ def test_servers_hold_what_they_serve_and_outlive_the_signals_of_a_job(base: Lay
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
         found = servers_of(process)
         assert sorted(str(image) in links for links in found.values()) == [False, True]
+        (view,) = (pid for pid, links in found.items() if str(image) not in links)
+        assert "/numpy/" not in Path(f"/proc/{view}/maps").read_text() and peak_memory(view) <= VIEW_KIB
         pipe = os.readlink(f"/proc/self/fd/{reader}")
         assert not any(pipe in links for links in found.values())
         for pid in found:

@@ -85,8 +85,6 @@ def name_holders(error: ImageInUseError, image: str | None = None) -> None:
     image = os.fsdecode(error.path or image or "")
     if not error.locked or not image:
         return
-    from dataclasses import replace
-
     from ...in_use import image_use
 
     with suppress(OSError):
@@ -94,7 +92,7 @@ def name_holders(error: ImageInUseError, image: str | None = None) -> None:
         holders = tuple(holder for holder in use.holders if holder.pid != os.getpid())
         error.holders = tuple(f"{holder.pid} {holder.command}" for holder in holders)
         if use.lock in ("read", "write") and (holders or not use.holders):
-            error.append(f": {replace(use, holders=holders, mounts=()).describe()}")
+            error.append(f": {use._replace(holders=holders, mounts=()).describe()}")
 
 
 def report(error: BaseException, console: Console) -> int:

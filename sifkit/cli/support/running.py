@@ -94,7 +94,7 @@ def _request(
 ) -> RunRequest:
     """Gather the facts of a run."""
     from ...runtime.host.caller import current_caller, emulated_architectures, read_host_mounts, read_resolv_conf
-    from ...runtime.host.image_facts import image_facts, kind_of, overlay_facts
+    from ...runtime.host.image_facts import image_facts, kind_of, overlay_facts, with_owner
     from ...runtime.planning.planner import gpu_makers
     from ...runtime.planning.request import GpuFiles, RunRequest
 
@@ -107,6 +107,9 @@ def _request(
         from ...runtime.planning.overlay_arguments import parse_run_overlays
 
         overlays = parse_run_overlays(options.overlay, kind_of)
+    given = tuple(overlay_facts(one) for one in overlays)
+    if site.limit_container_owners or site.limit_container_groups:
+        found, given = with_owner(found), tuple(map(with_owner, given))
     gpus: tuple[GpuFiles, ...] = ()
     if makers := gpu_makers(options, site):
         from ...runtime.host.gpu_files import find_gpu_files
@@ -118,7 +121,7 @@ def _request(
         words=words,
         options=options,
         caller=caller,
-        overlays=tuple(overlay_facts(one) for one in overlays),
+        overlays=given,
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
         resolv_conf=read_resolv_conf(),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ext3 import hostio
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
@@ -57,8 +57,8 @@ class ChangeWatch:
         servers = fuse_servers(os.fstat(self._window.fd))
         writing = tuple(server for server in servers if server.kind == "write" and server.pid != os.getpid())
         if use.lock != "write":
-            use = replace(use, lock="none", holders=())
-        return replace(use, mounts=tuple(mount for mount in use.mounts if not mount.read_only), servers=writing)
+            use = use._replace(lock="none", holders=())
+        return use._replace(mounts=tuple(mount for mount in use.mounts if not mount.read_only), servers=writing)
 
     def changed(self) -> bool:
         """Return True if the image was written to since it was opened, or cannot be read any more."""

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ext3 import hostio
-from ext3.check.bitmap_counts import count_free
 from ext3.device.base import BlockDevice
 from ext3.errors import Ext3Error, NotExt3Error
 from ext3.read.filesystem import Filesystem
@@ -106,6 +105,8 @@ class OpenedImage:
 
     def count_free(self) -> tuple[int, int] | None:
         """Return (free blocks, free inodes) as the bitmaps have them; None if a bitmap has no place. Raises DeviceError."""
+        from ext3.check.bitmap_counts import count_free  # here, for numpy
+
         return count_free(self._filesystem.device, self._filesystem.superblock, self._filesystem.groups)
 
     def details(self, ino: int) -> FileDetails:

@@ -7,7 +7,7 @@ import os
 import pwd
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from ext3 import hostio
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from ...sif.descriptor_table import DescriptorTable
     from ..planning.overlay_arguments import RunOverlay
 
-__all__ = ["image_facts", "kind_of", "overlay_facts"]
+__all__ = ["image_facts", "kind_of", "overlay_facts", "with_owner"]
+
+F = TypeVar("F", ImageFacts, OverlayFacts)
 
 PULLED = ("docker://", "library://", "oras://", "shub://", "http://", "https://")
 """Beginnings of images that Apptainer fetches."""
@@ -49,22 +51,33 @@ def image_facts(name: str) -> ImageFacts:
     _reject_uri(name)
     found = _found(name)
     path = os.path.abspath(name)
-    owner, group = _names(found)
     is_writable = os.access(path, os.W_OK)
     if stat.S_ISDIR(found.st_mode):
         from .host_filesystems import has_mounts
 
         real = os.path.realpath(path)
         root = Layer(path=real, kind="directory", has_mounts=has_mounts(real), is_foreign=_is_foreign(found))
-        return ImageFacts(
-            path=path, real_path=real, kind="directory", root=root, is_writable=is_writable, owner=owner, group=group
-        )
+        return ImageFacts(path=path, real_path=real, kind="directory", root=root, is_writable=is_writable)
     if image_kind(name) != "sif":
         kind = _file_kind(name)
         root = Layer(path=path, kind=kind)
         real = os.path.realpath(path)
-        return ImageFacts(path=path, real_path=real, kind=kind, root=root, is_writable=is_writable, owner=owner, group=group)
-    return _sif_facts(name, path, is_writable=is_writable, owner=owner, group=group)
+        return ImageFacts(path=path, real_path=real, kind=kind, root=root, is_writable=is_writable)
+    return _sif_facts(name, path, is_writable=is_writable)
+
+
+def with_owner(facts: F) -> F:
+    """Return the facts of an image or overlay with the names of its owner and group; numbers for those without.
+
+    Few sites ask for them, and the user database may be a network service.
+    """
+    found = os.stat(facts.path)
+    owner, group = str(found.st_uid), str(found.st_gid)
+    with suppress(KeyError):
+        owner = pwd.getpwuid(found.st_uid).pw_name
+    with suppress(KeyError):
+        group = grp.getgrgid(found.st_gid).gr_name
+    return facts._replace(owner=owner, group=group)
 
 
 def _reject_uri(name: str) -> None:
@@ -110,18 +123,6 @@ def _is_foreign(found: os.stat_result) -> bool:
     return os.geteuid() not in (0, found.st_uid)
 
 
-def _names(found: os.stat_result) -> tuple[str, str]:
-    """Return the names of owner and group; numbers for those without."""
-    try:
-        owner = pwd.getpwuid(found.st_uid).pw_name
-    except KeyError:
-        owner = str(found.st_uid)
-    try:
-        return owner, grp.getgrgid(found.st_gid).gr_name
-    except KeyError:
-        return owner, str(found.st_gid)
-
-
 def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
     """Return the filesystem in a file. Raises FormatError for another."""
     if image_kind(name) == "squashfs":
@@ -153,7 +154,7 @@ def _other_hint(head: bytes, name: str) -> str:
     return ""
 
 
-def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: str) -> ImageFacts:
+def _sif_facts(name: str, path: str, *, is_writable: bool) -> ImageFacts:
     from ...overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
     from ...sif.format.types import Arch, DataType, FSType
 
@@ -176,8 +177,6 @@ def _sif_facts(name: str, path: str, *, is_writable: bool, owner: str, group: st
             architecture=architecture,
             is_encrypted=encrypted,
             is_writable=is_writable,
-            owner=owner,
-            group=group,
         )
 
 
@@ -215,8 +214,7 @@ def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     command = "mkdir" if name.endswith("/") else "sifkit overlay create --size 1G"
     found = _found(name, hint="" if argument.read_only else f"create it with: {command} {shell_quote(name)}")
     path = os.path.realpath(name)
-    owner, group = _names(found)
-    return _overlay_layers(argument, path, found)._replace(path=path, owner=owner, group=group)
+    return _overlay_layers(argument, path, found)._replace(path=path)
 
 
 def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> OverlayFacts:

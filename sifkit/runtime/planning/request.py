@@ -67,7 +67,7 @@ class ImageFacts(NamedTuple):
     ``overlays``: layers of the overlays in a SIF that belong to the root, from the lowest up; ``uppers``: those of them that
     could be written to. ``unused_overlay``: why another one is not used, "" if there is none. ``signed``: IDs of the overlays
     that are signed, alone or with their group. ``architecture``: of a SIF, in the words of Go, empty if it says none.
-    ``owner``, ``group``: names, of the file. ``real_path``: ``path`` without symlinks.
+    ``owner``, ``group``: names, of the file, where the site limits them. ``real_path``: ``path`` without symlinks.
     """
 
     path: str
@@ -90,7 +90,7 @@ class OverlayFacts(NamedTuple):
 
     ``layers``: what it adds for reading. ``upper``: what is written to if it is not read-only; None: it can only be read.
     ``is_writable``: the caller may write to the file or directory. ``filesystem``: the kind of filesystem that a directory lies
-    on, if no layer that is written to may lie there. ``path``: without symlinks. ``owner``, ``group``: names, of the file.
+    on, if no layer that is written to may lie there. ``path``: without symlinks. ``owner``, ``group``: as of ImageFacts.
     """
 
     name: str

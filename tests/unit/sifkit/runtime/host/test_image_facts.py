@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import grp
 import os
+import pwd
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
-from sifkit.runtime.host.image_facts import image_facts, overlay_facts
+from sifkit.runtime.host.image_facts import image_facts, overlay_facts, with_owner
 from sifkit.runtime.planning.overlay_arguments import RunOverlay
 from sifkit.sif import SIF, Arch, DataType, HashType, PartType, SignatureMeta
 from sifkit.sif.errors import TruncatedSIFError
@@ -51,6 +54,18 @@ def test_two_directories_are_read_where_they_cannot_be_written_to(tmp_path: Path
     unwritable.add("a")
     found = overlay_facts(given)
     assert not found.is_writable and [(one.path, one.subdirectory) for one in found.layers] == [(str(tmp_path / "a"), "")]
+
+
+def test_names_of_owners_are_looked_up_where_they_are_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    uid, gid = tmp_path.stat().st_uid, tmp_path.stat().st_gid
+    given = image_facts(str(tmp_path)), overlay_facts(RunOverlay(str(tmp_path)))
+    assert [(facts.owner, facts.group) for facts in given] == [("", "")] * 2
+    users, groups = {uid: "alice"}, {gid: "staff"}
+    monkeypatch.setattr(pwd, "getpwuid", lambda number: SimpleNamespace(pw_name=users[number]))
+    monkeypatch.setattr(grp, "getgrgid", lambda number: SimpleNamespace(gr_name=groups[number]))
+    for names in (("alice", "staff"), ("alice", str(gid)), (str(uid), str(gid))):
+        assert [with_owner(facts) for facts in given] == [facts._replace(owner=names[0], group=names[1]) for facts in given]
+        (groups or users).clear()
 
 
 def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
