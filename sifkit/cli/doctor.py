@@ -27,6 +27,7 @@ ROWS = (
     ("fuse", "FUSE in user namespaces"),
     ("overlay", "overlayfs in user namespaces"),
     ("fuse_upper", "overlayfs over FUSE, with changes"),
+    ("fuse_tmpfile", "O_TMPFILE in overlayfs over FUSE"),
     ("tmpfs_upper", "overlayfs over memory, with all changes"),
 )
 """Facts in the order in which they depend on each other, and their titles."""

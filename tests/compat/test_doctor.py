@@ -19,7 +19,7 @@ from tests.support.tools import requires_root
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
 ROOT = Path(__file__).parents[2]
-FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper", "tmpfs_upper")
+FACTS = ("loop", "user_namespace", "user_mount", "fuse", "overlay", "fuse_upper", "fuse_tmpfile", "tmpfs_upper")
 
 
 def doctor(prepare: str = "pass", *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -107,6 +107,27 @@ def test_the_upper_layer_of_the_probe_is_served_by_fuse() -> None:
     )
     done = doctor("; ".join(lines))
     assert done.returncode == 0, done.stderr
+
+
+def test_a_kernel_that_takes_modified_files_for_stale_gets_none_without_a_name() -> None:
+    """As those before Linux 7.2, where an upper layer served by FUSE can have such files."""
+    refuse = (
+        "def refuse(path, flags, *words):",
+        "  if flags & os.O_EXCL and str(path).endswith('all/file') and not refused:",
+        "    refused.append(path)",
+        "    raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), path)",
+        "  return opened(path, flags, *words)",
+    )
+    lines = (
+        "import errno, os; from sifkit.runtime.host import probing as host",
+        "refused, opened = [], os.open",
+        f"exec({chr(10).join(refuse)!r})",
+        "os.open, host.Host.is_root = refuse, False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)
+    works = {key: fact["works"] for key, fact in found["facts"].items()}
+    assert works == {**dict.fromkeys(FACTS, True), "loop": False, "fuse_tmpfile": False}
+    assert "Stale file handle" in found["facts"]["fuse_tmpfile"]["reason"] and found["ways"]["writable"] == "user"
 
 
 def test_memory_without_xattrs_forbids_nothing_else() -> None:

@@ -4,7 +4,8 @@ python3 file_load.py ACTION DIRECTORY SEED COUNT
 
 ``prepare``: write the files that the others begin with. ``data``: random reads, writes, truncations and mappings of one file,
 each compared with a copy in memory. ``names``: a storm of renames, links, removals and new files. ``links``: hard links whose
-first names go away. What every operation said is printed, and the tree in the end.
+first names go away. ``nameless``: files that get their names late. What every operation said is printed, and the tree in the
+end.
 """
 
 from __future__ import annotations
@@ -185,6 +186,33 @@ def links(top: str, chance: random.Random, count: int) -> None:
     _make_again()
 
 
+def nameless(top: str, _: random.Random, count: int) -> None:
+    """Make files without a name and name them, several of one directory, which are then found, linked and replaced."""
+    os.makedirs(f"{top}/nameless", exist_ok=True)
+    os.chdir(f"{top}/nameless")
+    names = [f"late{number}" for number in range(count // 25)]
+    for name in names:
+        fd = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o640)
+        os.write(fd, name.encode())
+        _say(0, lambda fd=fd: os.fstat(fd).st_nlink)
+        _say(0, lambda fd=fd, name=name: os.link(f"/proc/self/fd/{fd}", name, src_dir_fd=fd))
+        _say(0, lambda name=name: os.stat(name).st_nlink)
+        os.close(fd)
+    os.close(os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600))
+    for step in (7, 11, 13):
+        for number in range(len(names)):
+            name = names[number * step % len(names)]
+            if step == 7:
+                _say(step, lambda name=name: os.open(name, os.O_CREAT | os.O_EXCL))
+                _say(step, lambda name=name: os.link(name, f"{name} other"))
+            if step == 11:
+                _say(step, lambda name=name: os.chmod(f"{name} other", 0o600))
+                _write("new", name)
+                _say(step, lambda name=name: os.rename("new", name))
+            _say(step, lambda name=name: (_read(name), _read(f"{name} other"), os.stat(name).st_mode))
+    print(sorted(os.listdir(".")))
+
+
 def _make_again() -> None:
     """Make something else in the place of a name of a file that has another one: calls that make a name are tried once."""
     _write("one", "one")
@@ -261,7 +289,7 @@ def show(top: str) -> None:
 
 def main(action: str, top: str, seed: str, count: str) -> None:
     chance = random.Random(int(seed))
-    {"prepare": prepare, "data": data, "names": names, "links": links}[action](top, chance, int(count))
+    {"prepare": prepare, "data": data, "names": names, "links": links, "nameless": nameless}[action](top, chance, int(count))
     if action != "prepare":
         show(top)
 

@@ -156,6 +156,10 @@ class WritableBackend(Backend, Protocol):
         """Return whether the kernel has a node that was handed out."""
         ...
 
+    def is_private(self, directory: int, /) -> bool:
+        """Return whether overlayfs alone uses a directory."""
+        ...
+
     def again(self, node: int, /) -> Entry:
         """Hand out a node that the kernel has once more."""
         ...

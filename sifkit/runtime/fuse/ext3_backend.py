@@ -43,7 +43,7 @@ KEPT_INODES, KEPT_SHARE = 16, 16
 """Least number of free inodes that files leave, likewise, or this part of all if that is less."""
 WORK_BLOCKS, WORK_INODES = 6, 3
 """Blocks and inodes that whiteouts leave as well: for the work directories that overlayfs makes anew at each start."""
-MOUNT_FILES = 3
+MOUNT_FILES = 4
 """Files that overlayfs makes below its work directory when it is mounted, to see what the filesystem can do."""
 NAME_BLOCKS = 2
 """Blocks that a directory may need for another name."""
@@ -53,10 +53,19 @@ class Ext3Backend:
     """Filesystem in ``size`` bytes at ``offset`` of the open file ``fd``.
 
     ``shown``: user and group that all files belong to, as the mount sees it; ``stored``: those of new files on disk.
+    ``has_tmpfile``: overlayfs may make files without a name, in ``work``, and offers them to programs then.
     """
 
     def __init__(
-        self, fd: int, offset: int, size: int, *, shown: tuple[int, int], stored: tuple[int, int], work: str = "work"
+        self,
+        fd: int,
+        offset: int,
+        size: int,
+        *,
+        shown: tuple[int, int],
+        stored: tuple[int, int],
+        work: str = "work",
+        has_tmpfile: bool = True,
     ) -> None:
         """Recover the filesystem and open it. ``work``: path of the directory where overlayfs works. Raises Ext3Error."""
         self.filesystem = WritableFilesystem(FileDevice(fd, offset, size), late_checkpoint=True)
@@ -70,6 +79,7 @@ class Ext3Backend:
         self._counts: dict[int, int] = {}
         self._work_path = [name for name in os.fsencode(work).split(b"/") if name]
         self._working = WorkFiles()
+        self._has_tmpfile = has_tmpfile
         self._cleared: set[int] = set()
         """Directories without marks of fuse-overlayfs."""
 
@@ -130,6 +140,9 @@ class Ext3Backend:
 
     def is_known(self, node: int, /) -> bool:
         return node in self._counts
+
+    def is_private(self, directory: int, /) -> bool:
+        return self._inode(directory) in self._working
 
     def again(self, node: int, /) -> Entry:
         found = self.filesystem.stat(self._inode(node))
@@ -337,7 +350,7 @@ class Ext3Backend:
     def make_nameless(self, directory: int, mode: int, /) -> Entry:
         uid, gid = self.stored
         above = self._directory(directory)
-        if above in self._working:  # kernels before 7.2 take a file without a name for stale later, if it was copied up as one
+        if above in self._working and not self._has_tmpfile:
             raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
         self._check_room(above)
         ino = self.filesystem.create_nameless(above, mode, uid=uid, gid=gid)

@@ -30,12 +30,13 @@ class _Node:
 
 
 class MemoryBackend:
-    """Empty tree. ``owner``: user and group of all files."""
+    """Empty tree. ``owner``: user and group of all files. ``has_tmpfile``: there can be files without a name."""
 
     valid_seconds = 1
 
-    def __init__(self, owner: tuple[int, int]) -> None:
+    def __init__(self, owner: tuple[int, int], *, has_tmpfile: bool) -> None:
         self.owner = owner
+        self._has_tmpfile = has_tmpfile
         self._nodes = {ROOT_ID: _Node(modes.S_IFDIR | 0o755)}
 
     def commit(self) -> None: ...
@@ -51,6 +52,9 @@ class MemoryBackend:
 
     def is_known(self, _: int, /) -> bool:
         return True
+
+    def is_private(self, _: int, /) -> bool:
+        return False
 
     def again(self, node: int, /) -> Entry:
         return self._entry(node)
@@ -115,14 +119,21 @@ class MemoryBackend:
     def make_symlink(self, directory: int, name: bytes, target: bytes, /) -> Entry:
         return self._add(directory, name, _Node(modes.S_IFLNK | 0o777, data=target))
 
-    def make_nameless(self, _: int, __: int, /) -> Entry:
-        self._fail(errno.EOPNOTSUPP)
+    def make_nameless(self, _: int, mode: int, /) -> Entry:
+        if not self._has_tmpfile:
+            self._fail(errno.EOPNOTSUPP)
+        number = self._new(_Node(mode))
+        self._nodes[number].links = 0
+        return self._entry(number)
 
     def _add(self, directory: int, name: bytes, node: _Node) -> Entry:
+        number = self._nodes[directory].names[name] = self._new(node)
+        return self._entry(number)
+
+    def _new(self, node: _Node) -> int:
         number = max(self._nodes) + 1
         self._nodes[number] = node
-        self._nodes[directory].names[name] = number
-        return self._entry(number)
+        return number
 
     def link(self, node: int, directory: int, name: bytes, /) -> Entry:
         self._nodes[directory].names[name] = node

@@ -221,11 +221,11 @@ class RemovedNames:
     def _possible_answers(self, key: Key, present: int | None, called: Sequence[bytes]) -> list[int | None]:
         found = self._names[key]
         others: list[int | None] = [node for node in found.nodes if node != present]
-        if key[1] == NAMELESS and others:
-            return others
         meant = self._meant(key, present, called)
         if meant and key[1] not in called[:1]:
             return [*meant, *(node for node in others if node not in meant), present]
+        if key[1] == NAMELESS and others:
+            return others
         last = [node for node in others if called and node in found.unlikely]
         if found.is_checked and not (present is None and found.is_absent):
             return [*(node for node in others if node not in last), present, *last]

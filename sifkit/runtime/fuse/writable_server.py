@@ -271,7 +271,7 @@ class WritableServer(Server):
     def _tmpfile(self, node: int, body: memoryview) -> Reply:
         _, mode = _words(body, 2)
         found = self.writable.make_nameless(node, mode)
-        if self._has_overlay:
+        if self._has_overlay and not self.writable.is_private(node):
             self._removed.add(node, NAMELESS, found.node, is_regular=True)
         return self._opened(found)
 

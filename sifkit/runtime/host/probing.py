@@ -104,6 +104,11 @@ class Host:
         return self._writing_facts["fuse_upper"]
 
     @property
+    def fuse_tmpfile(self) -> HostFact:
+        """Files without a name (O_TMPFILE) in overlayfs with its upper layer served by FUSE."""
+        return self._writing_facts["fuse_tmpfile"]
+
+    @property
     def tmpfs_upper(self) -> HostFact:
         """Overlayfs with its upper layer in memory, with a removed directory of the lower layer made again."""
         return (self._writing_facts if self._fuse else self._user_facts)["tmpfs_upper"]
@@ -136,7 +141,7 @@ def _probe_user(*, writes: bool, fuse: bool = True) -> dict[str, HostFact]:
 
         del host_tree, memory_backend, tree_backend, writable_server
     names = ("user_namespace", "user_mount", *(("fuse",) if fuse else ()))
-    names += ("overlay", "tmpfs_upper", *(("fuse_upper",) if fuse else ())) if writes else ()
+    names += ("overlay", "tmpfs_upper", *(("fuse_upper", "fuse_tmpfile") if fuse else ())) if writes else ()
     return _run_probe(partial(_try_all, writes=writes, fuse=fuse), names)
 
 
@@ -214,20 +219,25 @@ def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
     else:
         found["tmpfs_upper"] = HostFact(False, "tmpfs has no xattrs of users before Linux 6.6", "Linux 6.6 or later")
     if fuse and found["fuse"].works:
-        found["fuse_upper"] = _tried(partial(_try_overlay_on_fuse, place), "a newer kernel")
+        try:
+            found["fuse_tmpfile"] = _try_overlay_on_fuse(place, has_tmpfile=True)
+            found["fuse_upper"] = HostFact(True)
+        except OSError as error:
+            found["fuse_tmpfile"] = _failure(error, "")
+            found["fuse_upper"] = _tried(partial(_try_overlay_on_fuse, place, has_tmpfile=False), "a newer kernel")
         if found["fuse_upper"].works:  # with layers of any other kind it works, too
             found["overlay"] = HostFact(True)
             return
     elif fuse:
-        found["fuse_upper"] = HostFact(False, found["fuse"].reason)
+        found["fuse_upper"] = found["fuse_tmpfile"] = HostFact(False, found["fuse"].reason)
     found["overlay"] = _tried(partial(_change_lower_files, f"{place}/low", place, "direct"), "Linux 5.11 or later")
     if not found["overlay"].works:
         found["tmpfs_upper"] = HostFact(False, found["overlay"].reason)
         if fuse:
-            found["fuse_upper"] = found["tmpfs_upper"]
+            found["fuse_upper"] = found["fuse_tmpfile"] = found["tmpfs_upper"]
 
 
-def _tried(attempt: Callable[[], None], request: str) -> HostFact:
+def _tried(attempt: Callable[[], object], request: str) -> HostFact:
     try:
         attempt()
     except OSError as error:
@@ -249,11 +259,11 @@ def _try_fuse(point: str) -> None:
     sys.umount(point, sys.MNT_DETACH)
 
 
-def _change_lower_files(lower: str, place: str, name: str) -> None:
-    """Mount overlayfs, and modify, rename and remove what is in its lower layer. Raises OSError.
+def _change_lower_files(lower: str, place: str, name: str) -> HostFact:
+    """Mount overlayfs, and modify, rename and remove what is in its lower layer; return whether it has O_TMPFILE.
 
-    ``name``: a new directory for the upper layer. On a filesystem without xattrs no directory is made where one was removed:
-    that needs a mark, which the layers of users have where they can.
+    Raises OSError. ``name``: a new directory for the upper layer. On a filesystem without xattrs no directory is made where one
+    was removed: that needs a mark, which the layers of users have where they can.
     """
     point, upper = f"{place}/all", f"{place}/{name}"
     if not os.path.isdir(upper):
@@ -265,6 +275,10 @@ def _change_lower_files(lower: str, place: str, name: str) -> None:
     try:
         with open(f"{point}/file", "ab") as file:
             file.write(b"more\n")
+        # a modified file was made without a name where the upper layer can do that; on FUSE it is stale then when it is looked
+        # up again, as here, before the change "ovl: use linked upper dentry in copy-up tmpfile" (Linux 7.2, 6.18.44)
+        with suppress(FileExistsError):
+            os.close(os.open(f"{point}/file", os.O_CREAT | os.O_EXCL))
         os.rename(f"{point}/file", f"{point}/renamed")
         with open(f"{point}/renamed", "rb") as file:
             if file.read() != b"lower\nmore\n":
@@ -277,6 +291,7 @@ def _change_lower_files(lower: str, place: str, name: str) -> None:
             left = ["directory"]
         if os.listdir(point) != left:
             raise OSError(errno.EIO, "removed files are still there", point)
+        return _tried(lambda: os.close(os.open(point, os.O_TMPFILE | os.O_WRONLY)), "")
     finally:
         sys.umount(point, sys.MNT_DETACH)
 
@@ -289,8 +304,11 @@ def _has_user_xattrs(directory: str) -> bool:
     return True
 
 
-def _try_overlay_on_fuse(place: str) -> None:
-    """Try overlayfs with both layers served by FUSE, as those of a plain user with an overlay image are. Raises OSError."""
+def _try_overlay_on_fuse(place: str, *, has_tmpfile: bool) -> HostFact:
+    """Try overlayfs with both layers served by FUSE, as those of a plain user with an overlay image are. Raises OSError.
+
+    ``has_tmpfile``: the upper layer has files without a name. Return whether overlayfs has them.
+    """
     from ...vfs.host_tree import HostTree
     from ..fuse.memory_backend import MemoryBackend
     from ..fuse.server import Server
@@ -299,9 +317,11 @@ def _try_overlay_on_fuse(place: str) -> None:
 
     with (
         _served(f"{place}/fuse", lambda fd: Server(fd, TreeBackend(HostTree(f"{place}/low"))), read_only=True) as lower,
-        _served(f"{place}/upper", lambda fd: WritableServer(fd, MemoryBackend((0, 0))), read_only=False),
+        _served(
+            f"{place}/upper", lambda fd: WritableServer(fd, MemoryBackend((0, 0), has_tmpfile=has_tmpfile)), read_only=False
+        ),
     ):
-        _change_lower_files(lower, place, "upper")
+        return _change_lower_files(lower, place, "upper")
 
 
 @contextmanager

@@ -266,7 +266,7 @@ def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Se
     from ..fuse.writable_server import WritableServer
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
-    backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work)
+    backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work, has_tmpfile=upper.has_tmpfile)
     return WritableServer(fd, backend, has_overlay=True, report=report_error)
 
 

@@ -44,7 +44,10 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     options = request.options
     namespaces, namespace_notes = _namespaces(options, site, way)
     binds = user_binds(request)
-    writes = layers.upper is not None or layers.is_root_writable
+    upper = layers.upper
+    if upper is not None and upper.kind == "image" and way == "user":
+        upper = upper._replace(has_tmpfile=host.fuse_tmpfile.works)
+    writes = upper is not None or layers.is_root_writable
     mounts = plan_mounts(
         request,
         site,
@@ -59,7 +62,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     return RunPlan(
         way=way,
         layers=layers.layers,
-        upper=layers.upper,
+        upper=upper,
         is_root_writable=layers.is_root_writable,
         mounts=tuple(mounts.mounts),
         command=Command(action=request.action, words=request.words, app=options.app, shell=options.shell),
@@ -79,7 +82,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         notes=(
             *layers.notes,
             *root_notes,
-            *_memory_notes(way, layers.upper, host),
+            *_memory_notes(way, upper, host),
             *namespace_notes,
             *capability_notes,
             *mounts.notes,

@@ -39,8 +39,8 @@ class HostFacts(Protocol):
     """Capabilities of the host.
 
     ``user_mount``: mounting in a user namespace. ``overlay``: overlayfs with ``userxattr`` there. ``fuse_upper``: overlayfs
-    over FUSE, with changes of files of the lower layer. ``tmpfs_upper``: with memory for all changes. ``loop``: loop
-    devices, of root.
+    over FUSE, with changes of files of the lower layer. ``fuse_tmpfile``: with O_TMPFILE, too. ``tmpfs_upper``: with memory for
+    all changes. ``loop``: loop devices, of root.
     """
 
     @property
@@ -57,6 +57,8 @@ class HostFacts(Protocol):
     def overlay(self) -> Fact: ...
     @property
     def fuse_upper(self) -> Fact: ...
+    @property
+    def fuse_tmpfile(self) -> Fact: ...
     @property
     def tmpfs_upper(self) -> Fact: ...
 

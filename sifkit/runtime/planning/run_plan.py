@@ -70,7 +70,8 @@ class Upper(NamedTuple):
 
     "image": an ext3 filesystem, whose ``upper`` and ``work`` are made if they are missing; "directory": of the host, likewise;
     "tmpfs": memory of at most ``size`` bytes. ``offset``, ``size``, ``object_id`` of an image: as in ``Layer``.
-    ``upper``, ``work``: names below ``path``.
+    ``upper``, ``work``: names below ``path``. ``has_tmpfile``: overlayfs can make files without a name there (O_TMPFILE), which
+    matters where FUSE serves an image.
     """
 
     kind: Literal["image", "directory", "tmpfs"]
@@ -80,6 +81,7 @@ class Upper(NamedTuple):
     object_id: int | None = None
     upper: str = "upper"
     work: str = "work"
+    has_tmpfile: bool = False
 
     @property
     def name(self) -> str:

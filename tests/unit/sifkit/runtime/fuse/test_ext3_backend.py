@@ -37,9 +37,9 @@ def image(tmp_path: Path) -> Path:
 
 
 @contextmanager
-def opened(image: Path, *, work: str = "work") -> Iterator[Ext3Backend]:
+def opened(image: Path, *, work: str = "work", has_tmpfile: bool = True) -> Iterator[Ext3Backend]:
     fd = os.open(image, os.O_RDWR)
-    backend = Ext3Backend(fd, 0, SIZE, shown=(5, 6), stored=(7, 8), work=work)
+    backend = Ext3Backend(fd, 0, SIZE, shown=(5, 6), stored=(7, 8), work=work, has_tmpfile=has_tmpfile)
     try:
         yield backend
     finally:
@@ -141,9 +141,6 @@ def test_work_made_after_the_start_and_forgotten_by_the_kernel(image: Path) -> N
         work = backend.make_directory(first, b"w", 0o755).node
         backend.forget(work, 1)
         work, upper = node_of(backend, "a/w"), node_of(backend, "upper")
-        with pytest.raises(OSError) as error:
-            backend.make_nameless(work, 0o100644)
-        assert error.value.errno == errno.EOPNOTSUPP
         file = backend.make_node(work, b"#1", 0o100644, (0, 0))
         backend.fsync(file.node)
         assert backend.filesystem.unsynced
@@ -151,6 +148,26 @@ def test_work_made_after_the_start_and_forgotten_by_the_kernel(image: Path) -> N
         backend.fsync(file.node)
         assert not backend.filesystem.unsynced
         assert backend.attributes(file.node).links == 1
+
+
+def test_a_copy_without_a_name_is_committed_with_the_name_it_gets(image: Path) -> None:
+    with opened(image) as backend:
+        work, upper = node_of(backend, "work"), node_of(backend, "upper")
+        assert backend.is_private(work) and not backend.is_private(upper)
+        file = backend.make_nameless(work, 0o100644).node
+        backend.write(file, 0, memoryview(b"copied"), False)
+        backend.fsync(file)
+        assert backend.filesystem.unsynced
+        backend.link(file, upper, b"named")
+        backend.fsync(file)
+        assert not backend.filesystem.unsynced and backend.attributes(file).links == 1
+
+
+def test_overlayfs_of_older_kernels_gets_no_files_without_names(image: Path) -> None:
+    with opened(image, has_tmpfile=False) as backend:
+        with pytest.raises(OSError) as error:
+            backend.make_nameless(node_of(backend, "work"), 0o100644)
+        assert error.value.errno == errno.EOPNOTSUPP
 
 
 def test_removed_names_of_files_that_have_others_are_reported(image: Path) -> None:

@@ -28,6 +28,17 @@ def test_the_dentry_of_a_link_is_found() -> None:
         assert names.answer(ME, KEY, NEW) == OLD
 
 
+def test_a_file_that_got_its_name_late_is_the_one_in_the_call() -> None:
+    """Overlayfs asks for all such files of a directory by one name, and a call that fails twice is given up."""
+    files = {OLDER: b"x", OLD: b"y", NEW: b"z"}
+    names = of(*files, name=NAMELESS)
+    for node, name in files.items():
+        names.links.linked(node, (1, name))
+    for node, name in files.items():
+        assert names.answer(ME, (1, NAMELESS), None, (b"new", name)) == node
+        names.other_request(ME)
+
+
 def test_a_rename_of_a_link_to_the_first_name_asks_for_both() -> None:
     names = of(OLD)
     assert [names.answer(ME, KEY, NEW) for _ in range(2)] == [OLD, OLD]

@@ -37,6 +37,7 @@ class Host:
     fuse: Fact = YES
     overlay: Fact = YES
     fuse_upper: Fact = YES
+    fuse_tmpfile: Fact = YES
     tmpfs_upper: Fact = YES
 
 
@@ -114,9 +115,10 @@ def test_the_overlay_in_the_image_is_read_or_written_to() -> None:
     plan = planned(image=WITH_OVERLAY)
     assert plan.layers == (BASE, EMBEDDED) and plan.upper is None and plan.way == "view"
     plan = planned(image=WITH_OVERLAY, writable=True)
-    assert plan.layers == (BASE,) and plan.upper == WITH_OVERLAY.uppers[0] and plan.way == "user" and not plan.notes
+    wanted = WITH_OVERLAY.uppers[0]._replace(has_tmpfile=True)
+    assert plan.layers == (BASE,) and plan.upper == wanted and plan.way == "user" and not plan.notes
     plan = planned(image=WITH_OVERLAY, writable=True, writable_tmpfs=True)
-    assert plan.upper == WITH_OVERLAY.uppers[0] and plan.notes == ("--writable-tmpfs has no effect with --writable",)
+    assert plan.upper == wanted and plan.notes == ("--writable-tmpfs has no effect with --writable",)
 
 
 def test_writing_to_a_signed_overlay_is_noted() -> None:
@@ -296,6 +298,12 @@ def test_memory_that_cannot_take_all_changes_is_a_note() -> None:
     assert "a directory that is removed" in note and "it is broken" in note
     assert planned(overlay("a.img"), host=old).way == "user" and not planned(overlay("a.img"), host=old).notes
     assert not planned(host=Host(is_root=True, loop=YES, tmpfs_upper=NO), writable_tmpfs=True).notes
+
+
+def test_files_without_a_name_where_the_kernel_has_them() -> None:
+    for host, wanted in ((USER, True), (Host(fuse_tmpfile=NO), False), (ROOT, False)):
+        plan = planned(image=WITH_OVERLAY, host=host, writable=True)
+        assert plan.upper is not None and plan.upper.kind == "image" and plan.upper.has_tmpfile == wanted
 
 
 def test_the_cache_is_where_the_caller_wants_it() -> None:
