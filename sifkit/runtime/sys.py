@@ -40,7 +40,6 @@ __all__ = [
     "bind",
     "bind_flags",
     "clear_dumpable",
-    "clear_memory",
     "drop_capabilities",
     "filesystem_magic",
     "mount",
@@ -51,12 +50,14 @@ __all__ = [
     "set_interface_up",
     "set_no_new_privileges",
     "set_parent_death_signal",
+    "set_process_name",
     "set_seccomp_filter",
     "setns",
     "syncfs",
     "umount",
     "unshare",
     "write_id_maps",
+    "write_memory",
 ]
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC = 1, 2, 4, 8
@@ -67,7 +68,7 @@ MNT_DETACH = 2
 CLONE_NEWNS, CLONE_NEWUTS, CLONE_NEWIPC, CLONE_NEWUSER = 0x0002_0000, 0x0400_0000, 0x0800_0000, 0x1000_0000
 CLONE_NEWPID, CLONE_NEWNET = 0x2000_0000, 0x4000_0000
 
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 24, 38
+PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP, PR_SET_NO_NEW_PRIVS = 1, 4, 15, 22, 24, 38
 MOST_CAPABILITIES = 64
 _capability_header, _capability_sets = struct.Struct("=Ii"), bytes(24)
 CAPABILITY_VERSION_3 = 0x2008_0522
@@ -248,9 +249,15 @@ def _prctl(option: int, value: int, name: str) -> None:
     _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {name}")
 
 
-def clear_memory(address: int, size: int) -> None:
-    """Overwrite memory of this process by zeros. The address must be right."""
-    ctypes.memset(address, 0, size)
+def set_process_name(name: str) -> None:
+    """Set the name of this process in ps and top, of which the kernel keeps 15 bytes."""
+    raw = ctypes.create_string_buffer(name.encode())
+    _prctl(PR_SET_NAME, ctypes.addressof(raw), "NAME")
+
+
+def write_memory(address: int, data: bytes) -> None:
+    """Overwrite memory of this process. The address must be right."""
+    ctypes.memmove(address, data, len(data))
 
 
 def set_seccomp_filter(program: bytes) -> None:

@@ -98,8 +98,10 @@ def test_a_killed_server_of_the_root_is_said(base: Layer, tmp_path: Path) -> Non
     plan = plan_of("view", ["sh", "-c", "echo up; read x; cat /app/message.txt"], [base])
     with start_plan(plan, tmp_path, stdin=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        for pid in servers_of(process):
-            os.kill(pid, signal.SIGKILL)
+        (pid,) = servers_of(process)
+        name, words = Path(f"/proc/{pid}/comm").read_text(), Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        assert name == "sifkit-fuse\n" and words[0] == b"sifkit-fuse" and os.fsencode(tmp_path) in b" ".join(words)
+        os.kill(pid, signal.SIGKILL)
         time.sleep(0.1)
         out, err = process.communicate(b"\n", timeout=30)
     assert out == b"" and process.returncode == 1
@@ -107,13 +109,14 @@ def test_a_killed_server_of_the_root_is_said(base: Layer, tmp_path: Path) -> Non
 
 
 def test_the_first_process_leads_nowhere(base: Layer, image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Root in the container could use what process 1 has open, and read its environment."""
+    """Root in the container could use what process 1 has open, and read its environment; its name says what it is."""
     monkeypatch.setenv("HOST_SECRET", "of the host")
     script = "ls /proc/1/fd; tr -d '\\0' </proc/1/environ | wc -c; ls /proc/1/root/app; ! grep -a SECRET /proc/1/environ"
+    script = f"{script} && cat /proc/1/comm && tr -d '\\0' </proc/1/cmdline"
     plan = plan_of("root", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)), namespaces=("pid",))
     with start_plan(plan, image.parent) as process:
         out, err = process.communicate(timeout=30)
-    assert (process.returncode, out, err) == (0, b"0\nmessage.txt\nother.txt\n", b"")
+    assert (process.returncode, out, err) == (0, b"0\nmessage.txt\nother.txt\nsifkit-init\nsifkit-init", b"")
 
 
 def test_the_memory_of_the_first_process_is_closed(base: Layer) -> None:

@@ -18,6 +18,7 @@ from .. import sys
 from ..errors import LaunchError
 from ..planning.environment import DEFAULT_PATH
 from ..planning.run_plan import Start
+from ..process_name import StartMemory, name_process, start_memory
 from .programs import find_program, is_plain_script, why_not_executed
 
 if TYPE_CHECKING:
@@ -49,8 +50,8 @@ Of those that end a process by default, the ones that processes send to each oth
 WAITED = FORWARDED | {signal.SIGCHLD}
 IGNORED_BY_PYTHON = (signal.SIGPIPE, signal.SIGXFSZ)
 SI_KERNEL = 0x80
-ENVIRONMENT_FIELDS = slice(47, 49)
-"""Fields env_start and env_end of /proc/PID/stat, counted from the one after the command's name."""
+INIT_NAME = "sifkit-init"
+"""Name of process 1 in a PID namespace."""
 MESSAGE_BYTES = 4096
 FAILED, KILLED = 255, 128
 SHELL = "/bin/sh"
@@ -84,10 +85,10 @@ def run_in_container(
             if os.getppid() != parent:  # it has died before the line above
                 os._exit(FAILED)
             has_init = has_init and pid_namespace
-            environment = _environment_of_process() if has_init else (0, 0)
+            memory = start_memory() if has_init else None  # where the container's root may have no /proc
             start = enter()
-            if has_init:
-                _become_init(environment)
+            if memory is not None:
+                _become_init(memory)
             _become_command(start, cwd, before, no_new_privileges, before_exec)
         except BaseException as error:  # noqa: BLE001 - the parent reports it
             _report(answer, error)
@@ -115,26 +116,21 @@ def _terminal() -> ForegroundTerminal | None:
     return foreground_terminal()
 
 
-def _become_init(environment: tuple[int, int]) -> None:
+def _become_init(memory: StartMemory) -> None:
     """Fork the command and return in it; in this process wait for it, reap all others, and exit with its code.
 
-    Its files are closed, the variables of the caller at ``environment`` are cleared, and other copies in its memory are
+    Its files are closed, the words and variables of the caller are cleared, and other copies in its memory are
     protected from root of a user namespace: programs in the container could reach all that by /proc/1.
     """
-    sys.clear_dumpable()  # before there is a program that could look; execve(2) gives it back to the command
+    # before there is a program that could look; execve(2) gives both back to the command
+    sys.clear_dumpable()
+    name_process(INIT_NAME, memory.words)
     command = os.fork()
     if command:
         os.closerange(0, os.sysconf("SC_OPEN_MAX"))
-        sys.clear_memory(*environment)
+        address, size = memory.variables
+        sys.write_memory(address, bytes(size))
         os._exit(_wait(command, reap=True))
-
-
-def _environment_of_process() -> tuple[int, int]:
-    """Return address and size of the variables that this process was started with, which /proc/PID/environ shows."""
-    with open("/proc/self/stat", "rb") as file:
-        fields = file.read().rpartition(b")")[2].split()
-    start, end = (int(field) for field in fields[ENVIRONMENT_FIELDS])
-    return start, end - start
 
 
 def _become_command(

@@ -13,11 +13,14 @@ from typing import NoReturn
 
 from ...errors import SifkitError
 from .. import sys
+from ..process_name import name_process, start_memory
 from .server import Server
 
 __all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child", "start_server"]
 
 DEVICE = "/dev/fuse"
+SERVER_NAME = "sifkit-fuse"
+"""Name of the process of a server in ps and top."""
 READY, MESSAGE_BYTES = b"\0", 4096
 FAULTS = frozenset(
     {
@@ -127,6 +130,7 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         os.setsid()
         for number in IGNORED:
             signal.signal(number, signal.SIG_IGN)
+        _show_name()
         before()
         _leave_pipes()
         server = open_server()
@@ -146,6 +150,13 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
             os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
+
+
+def _show_name() -> None:
+    """Show this process with a name of its own, and the arguments of the command that it was forked from."""
+    with open("/proc/self/cmdline", "rb") as file:
+        words = file.read().partition(b"\0")[2]
+    name_process(SERVER_NAME, start_memory().words, words)
 
 
 def _leave_pipes() -> None:
