@@ -53,15 +53,14 @@ def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> b
 def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> list[Mount]:
     """Return the mounts for a root that is written to itself, in which no mount points are made, as Apptainer does.
 
-    Only binds that were asked for must succeed. A home directory that is missing is shown in memory mounted over the directory
-    above it, unless that is the root.
+    A home directory that is missing is shown in memory mounted over the directory above it, unless that is the root.
     """
     found: list[Mount] = []
     for mount in mounts:
         is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
         if is_home and (above := _existing_above(root, home)):
-            found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES))
-        found.append(mount if mount.kind == "bind" else mount._replace(is_optional=True))
+            found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES, is_optional=True))
+        found.append(mount)
     return found
 
 
@@ -128,10 +127,10 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
 
 
 def _hint(mount: Mount, error: OSError) -> str:
-    if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
-        return f"{show(mount.source)} does not exist on this host"
     if error.errno == errno.ENOENT and error.strerror == NO_PATH:
         return "mount points are not made in a directory that is written to: create it there"
+    if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
+        return f"{show(mount.source)} does not exist on this host"
     return ""
 
 

@@ -102,6 +102,9 @@ def plan_mounts(
     _add_home(planned, request, site, skipped, contained=contained)
     if site.mount_tmp and "tmp" not in skipped:
         planned.mounts += _temporary(request, site, contained=contained)
+    if is_root_writable:  # no mount points are made there: only what is asked for must succeed, as with Apptainer
+        asked = planned.home if options.home or options.workdir else ""
+        planned.mounts = [one if one.target == asked else one._replace(is_optional=True) for one in planned.mounts]
     if site.user_bind_control:
         planned.mounts += _scratch(request, site)
     planned.mounts += _files(request, site, namespaces, keeps_accounts=keeps_accounts)

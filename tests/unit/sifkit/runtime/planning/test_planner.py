@@ -400,6 +400,17 @@ def test_a_working_directory_for_contained_files() -> None:
     refused("--scratch /", scratch=("/..",))
 
 
+def test_what_is_asked_for_must_be_in_a_directory_that_is_written_to() -> None:
+    """Mount points are not made there."""
+    image = ImageFacts(path="/box", kind="directory", root=Layer(path="/box", kind="directory"))
+    for options in ({}, {"workdir": "w"}, {"workdir": "w", "contain": True}, {"containall": True}):
+        plan = planned(image=image, writable=True, scratch=("/s",), bind=("/data",), **options)
+        kept = {"/home/alice"} if options.keys() == {"workdir", "contain"} else set()
+        assert {mount.target for mount in plan.mounts if not mount.is_optional} == {"/s", "/data"} | kept
+    plan = planned(image=image, writable=True, home="/data:/h")
+    assert [mount.target for mount in plan.mounts if not mount.is_optional] == ["/h"]
+
+
 def test_binds_of_the_user_and_the_site() -> None:
     site = SiteConfig(path="conf", bind_path=("/scratch", "/missing:/m", "/etc/hosts"))
     plan = planned(site=site, bind=("/data:/d:ro",), mount=("type=bind,src=/x,dst=/y",), no_mount=("/etc/hosts",))
