@@ -94,7 +94,7 @@ def _request(
 ) -> RunRequest:
     """Gather the facts of a run."""
     from ...runtime.host.caller import current_caller, emulated_architectures, read_host_mounts, read_resolv_conf
-    from ...runtime.host.image_facts import image_facts, kind_of, overlay_facts, with_owner
+    from ...runtime.host.image_facts import image_facts, kind_of, overlay_facts, why_unreachable, with_owner
     from ...runtime.planning.planner import gpu_makers
     from ...runtime.planning.request import GpuFiles, RunRequest
 
@@ -124,6 +124,7 @@ def _request(
         overlays=given,
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
+        why_unreachable=why_unreachable,
         resolv_conf=read_resolv_conf(),
         host_mounts=read_host_mounts() if site.mount_hostfs else (),
         gpus=gpus,

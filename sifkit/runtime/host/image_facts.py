@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ...sif.descriptor_table import DescriptorTable
     from ..planning.overlay_arguments import RunOverlay
 
-__all__ = ["image_facts", "kind_of", "overlay_facts", "with_owner"]
+__all__ = ["image_facts", "kind_of", "overlay_facts", "why_unreachable", "with_owner"]
 
 F = TypeVar("F", ImageFacts, OverlayFacts)
 
@@ -41,6 +41,17 @@ def kind_of(path: str) -> PathKind:
         return "directory" if stat.S_ISDIR(os.stat(path).st_mode) else "file"
     except (OSError, ValueError):
         return "missing"
+
+
+def why_unreachable(path: str) -> str:
+    """Return why nobody knows what a path is, such as a directory before it that may not be entered; empty if it is missing."""
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return ""
+    except OSError as error:
+        return (error.strerror or str(error)).lower()
+    return ""
 
 
 def image_facts(name: str) -> ImageFacts:

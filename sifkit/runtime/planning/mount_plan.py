@@ -228,7 +228,8 @@ def _add_site_binds(
         elif request.kind_of(spec.source) != "missing":
             planned.mounts.append(_bind(spec, is_optional=True))
         elif site.path and not contained:
-            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is missing here")
+            reason = request.why_unreachable(spec.source) or "it is missing here"
+            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: {reason}")
 
 
 def _site_binds(planned: PlannedMounts, texts: Sequence[str]) -> Iterator[BindSpec]:
@@ -267,9 +268,8 @@ def _add_user_binds(
             continue
         shown[spec.target] = spec
         if request.kind_of(spec.source) == "missing":
-            raise FormatError(
-                f"{show(spec.source)}: no such file or directory", path=spec.source, hint="it is the source of a bind"
-            )
+            reason = request.why_unreachable(spec.source) or "no such file or directory"
+            raise FormatError(f"{show(spec.source)}: {reason}", path=spec.source, hint="it is the source of a bind")
         if not _is_device_bind(spec):
             planned.mounts.append(_bind(spec))
         elif _has_devices(site, skipped):  # they stay usable
@@ -284,7 +284,10 @@ def _add_user_binds(
 def _add_home(
     planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], *, contained: bool
 ) -> None:
-    """Add the home directory and set where it is. One that the host lacks is an empty one in memory, as with Apptainer."""
+    """Add the home directory and set where it is. One that the host lacks is an empty one in memory, as with Apptainer.
+
+    Raises UsageError, and FormatError for one that was asked for and cannot be used.
+    """
     options = request.options
     source = request.caller.home if request.caller.home.startswith("/") else "/"
     target = "/root" if options.fakeroot else source
@@ -303,7 +306,11 @@ def _add_home(
     elif contained and not options.home:
         planned.mounts.append(Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid)))
     elif request.kind_of(source) == "missing":
-        planned.notes.append(f"the home directory {show(source)} is missing on this host; an empty one in memory is shown")
+        reason = request.why_unreachable(source)
+        if reason and options.home:
+            raise FormatError(f"{show(source)}: {reason}", path=source, hint="it is the source of --home")
+        what = f"cannot be reached ({reason})" if reason else "is missing on this host"
+        planned.notes.append(f"the home directory {show(source)} {what}; an empty one in memory is shown")
         planned.mounts.append(Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid)))
     else:
         planned.mounts.append(Mount(kind="bind", source=source, target=target, is_optional=not options.home))
@@ -312,6 +319,8 @@ def _add_home(
 def _workdir(request: RunRequest) -> str:
     """Return the directory of ``--workdir``, absolute. Raises FormatError."""
     path = posixpath.normpath(posixpath.join(request.caller.cwd, request.options.workdir))
+    if reason := request.why_unreachable(path):
+        raise FormatError(f"--workdir {show(path)}: {reason}", path=path)
     if request.kind_of(path) != "directory":
         raise FormatError(f"--workdir {show(path)}: no such directory", path=path, hint=f"create it with: mkdir {show(path)}")
     return path

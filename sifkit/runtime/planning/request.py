@@ -144,11 +144,16 @@ def _always_missing(path: str) -> PathKind:
     return "missing"
 
 
+def _no_reason(path: str) -> str:
+    return ""
+
+
 class RunRequest(NamedTuple):
     """Request of a run.
 
-    ``env_files``: name and text of each ``--env-file``. ``kind_of``: what a path of the host is. ``host_mounts``: mount points
-    of the host, for sites that show them all. ``resolv_conf``: content of the host's. ``repeat``: words of the command line
+    ``env_files``: name and text of each ``--env-file``. ``kind_of``: what a path of the host is; ``why_unreachable``: why one
+    that seems to be missing cannot be looked for, empty if it is missing. ``host_mounts``: mount points of the host, for
+    sites that show them all. ``resolv_conf``: content of the host's. ``repeat``: words of the command line
     after the program's name, for a message that names Apptainer's.
     """
 
@@ -160,6 +165,7 @@ class RunRequest(NamedTuple):
     overlays: tuple[OverlayFacts, ...] = ()
     env_files: tuple[tuple[str, str], ...] = ()
     kind_of: Callable[[str], PathKind] = _always_missing
+    why_unreachable: Callable[[str], str] = _no_reason
     host_mounts: tuple[str, ...] = ()
     resolv_conf: bytes | None = None
     gpus: tuple[GpuFiles, ...] = ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -13,7 +14,7 @@ import pytest
 
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
-from sifkit.runtime.host.image_facts import image_facts, overlay_facts, with_owner
+from sifkit.runtime.host.image_facts import image_facts, kind_of, overlay_facts, why_unreachable, with_owner
 from sifkit.runtime.planning.overlay_arguments import RunOverlay
 from sifkit.sif import SIF, Arch, DataType, HashType, PartType, SignatureMeta
 from sifkit.sif.errors import TruncatedSIFError
@@ -111,3 +112,16 @@ def test_the_overlays_that_are_signed(tmp_path: Path) -> None:
         with SIF.open(copy, "r+") as sif:
             sif.add(b"x", DataType.SIGNATURE, metadata=signature, **link)
         assert image_facts(str(copy)).signed == signed
+
+
+def test_paths_that_are_not_there_and_those_that_nobody_can_tell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    for name in ("file", "none", "file/below"):
+        assert why_unreachable(str(tmp_path / name)) == ""
+
+    def stat(path: str) -> os.stat_result:
+        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN), path)
+
+    monkeypatch.setattr(os, "stat", stat)
+    assert kind_of(str(tmp_path)) == "missing"
+    assert why_unreachable(str(tmp_path)) == "transport endpoint is not connected"

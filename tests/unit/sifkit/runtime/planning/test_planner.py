@@ -411,12 +411,25 @@ def test_what_is_asked_for_must_be_in_a_directory_that_is_written_to() -> None:
     assert [mount.target for mount in plan.mounts if not mount.is_optional] == ["/h"]
 
 
+def test_directories_that_may_not_be_entered() -> None:
+    denied = {"why_unreachable": lambda path: "permission denied" if "denied" in path else ""}
+    request = {"kind_of": lambda path: "missing" if "denied" in path else "directory", **denied}
+    refused("/denied/x: permission denied", kind=FormatError, bind=("/denied/x:/y",), request=request)
+    refused("/denied/x: permission denied", kind=FormatError, home="/denied/x:/y", request=request)
+    refused("--workdir /denied/x: permission denied", kind=FormatError, workdir="/denied/x", contain=True, request=request)
+    plan = planned(site=SiteConfig(path="conf", bind_path=("/denied/x",)), request=request)
+    assert plan.notes == ("/denied/x of 'bind path' in conf is left out: permission denied",)
+    plan = planned(request={**request, "caller": CALLER._replace(home="/denied/me")})
+    (note,) = plan.notes
+    assert note == "the home directory /denied/me cannot be reached (permission denied); an empty one in memory is shown"
+
+
 def test_binds_of_the_user_and_the_site() -> None:
     site = SiteConfig(path="conf", bind_path=("/scratch", "/missing:/m", "/etc/hosts"))
     plan = planned(site=site, bind=("/data:/d:ro",), mount=("type=bind,src=/x,dst=/y",), no_mount=("/etc/hosts",))
     assert mount_at(plan, "/d").readonly and mount_at(plan, "/y").source == "/x" and "/scratch" in targets(plan)
     assert "/m" not in targets(plan) and "/etc/hosts" not in targets(plan)
-    assert plan.notes == ("/missing of 'bind path' in conf is missing here",)
+    assert plan.notes == ("/missing of 'bind path' in conf is left out: it is missing here",)
     assert plan.environment.fixed["APPTAINER_BIND"] == "/d,/y"
     assert planned(site=SiteConfig(bind_path=("/missing",))).notes == ()
     refused("/missing/x: no such file or directory", kind=FormatError, bind=("/missing/x:/y",))
