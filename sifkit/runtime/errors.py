@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 from ..errors import SifkitError, show
@@ -23,8 +24,13 @@ def failed_call(what: str, error: OSError, *, hint: str = "") -> LaunchError:
     return LaunchError(f"{what}: {reason}{tried}", hint=hint)
 
 
-def unwritten(name: str, error: OSError | None = None) -> LaunchError:
-    """Return the error of an image whose last changes are not on storage. ``error``: of the call that says so."""
+def unwritten(name: str, error: OSError | None = None, *, check: str = "") -> LaunchError:
+    """Return the error of an image whose last changes are not on storage.
+
+    ``error``: the first one that says so. ``check``: command that checks the image, where lack of space is not the reason.
+    """
     reason = "" if error is None else f": {error.strerror}"
     hint = "see whether its disk has free space; what was synced before is there"
+    if check and error is not None and error.errno not in (errno.ENOSPC, errno.EDQUOT):
+        hint = f"check it with: {check}"
     return LaunchError(f"{show(name)}: the last changes could not be written{reason}", hint=hint)

@@ -88,7 +88,9 @@ def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
     served = ServedLayers(session, place, None, images, notify)
     try:
         parts = [Layer(path=served.view(plan.layers, ()), kind="directory")]
-        return _run_in_layers(plan, parts, session, layers, start_of, notify)
+        code = _run_in_layers(plan, parts, session, layers, start_of, notify)
+        served.note_faults()
+        return code
     finally:
         served.close()
 
@@ -200,11 +202,14 @@ def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
         if merged < len(plan.layers):
-            return _run_above_directories(plan, merged, session, layers, start_of, notify)
-        view = layers.view(plan.layers, plan.mounts)
-        if plan.upper is not None:
-            view = layers.add_upper(view, plan.upper)
-        return _run(plan, _Root(view, session.files), start_of, notify)
+            code = _run_above_directories(plan, merged, session, layers, start_of, notify)
+        else:
+            view = layers.view(plan.layers, plan.mounts)
+            if plan.upper is not None:
+                view = layers.add_upper(view, plan.upper)
+            code = _run(plan, _Root(view, session.files), start_of, notify)
+        layers.note_faults()
+        return code
     finally:
         layers.close()
 

@@ -17,7 +17,6 @@ import stat as modes
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import NoSpaceError
 from ext3.format.indirect_blocks import file_limit
@@ -25,6 +24,7 @@ from ext3.format.inode import Stat
 
 from ...vfs.whiteouts import has_whiteout_prefix
 from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
+from .image_device import ImageDevice
 from .overlay_marks import OPAQUE, mark_value, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
 from .work_files import WorkFiles
@@ -68,7 +68,7 @@ class Ext3Backend:
         has_tmpfile: bool = True,
     ) -> None:
         """Recover the filesystem and open it. ``work``: path of the directory where overlayfs works. Raises Ext3Error."""
-        self.filesystem = WritableFilesystem(FileDevice(fd, offset, size), late_checkpoint=True)
+        self.filesystem = WritableFilesystem(ImageDevice(fd, offset, size), late_checkpoint=True)
         self._block_size = self.filesystem.superblock.block_size
         self._largest_file = file_limit(self._block_size)
         self._kept = max(KEPT_BLOCKS, self.filesystem.superblock.reserved_blocks)

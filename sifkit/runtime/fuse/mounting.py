@@ -7,8 +7,10 @@ import fcntl
 import os
 import select
 import signal
+import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import NoReturn
 
 from ...errors import SifkitError
@@ -21,7 +23,9 @@ __all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child", "sta
 DEVICE = "/dev/fuse"
 SERVER_NAME = "sifkit-fuse"
 """Name of the process of a server in ps and top."""
-READY, MESSAGE_BYTES = b"\0", 4096
+READY, UNMOUNTED = b"\0", b"unmounted"
+"""What a server says: first that it serves, then lines: that nothing is mounted any longer, and before or after it a fault."""
+MESSAGE_BYTES, FAULT_BYTES = 4096, 1024
 FAULTS = frozenset(
     {
         signal.SIGSEGV,
@@ -54,19 +58,25 @@ def mount_fuse(point: str, *, name: str, read_only: bool, uid: int = 0, gid: int
 
 
 class ServerProcess:
-    """Process that serves a mount. ``report``: where it says that it was unmounted. ``code``: its exit code if it has ended."""
+    """Process that serves a mount. ``report``: where it says how it fares. ``code``: its exit code if it has ended.
 
-    __slots__ = ("code", "pid", "report")
+    ``fault``: the first error of its image, as far as it was read.
+    """
+
+    __slots__ = ("_was_unmounted", "code", "fault", "pid", "report")
 
     def __init__(self, pid: int, report: int) -> None:
         self.pid = pid
         self.report = report
         self.code: int | None = None
+        self.fault: OSError | None = None
+        self._was_unmounted = False
 
     def await_ready(self) -> None:
         """Return when it serves. Raises OSError with the reason if the server cannot be opened."""
-        message = os.read(self.report, MESSAGE_BYTES)
-        if message != READY:
+        first = os.read(self.report, len(READY))
+        if first != READY:
+            message = first + os.read(self.report, MESSAGE_BYTES)
             self.wait()
             raise OSError(errno.EIO, message.decode("utf-8", "replace") or "the server has ended")
 
@@ -77,15 +87,28 @@ class ServerProcess:
 
     def is_unmounted(self, seconds: float) -> bool:
         """Return True when the filesystem is mounted nowhere, which ``seconds`` are waited for."""
-        ended = select.poll()  # not select(2): the caller may have thousands of files open
-        ended.register(self.report, select.POLLIN)
-        return bool(ended.poll(seconds * 1000))
+        until = time.monotonic() + seconds
+        waiting = select.poll()  # not select(2): the caller may have thousands of files open
+        waiting.register(self.report, select.POLLIN)
+        while not self._was_unmounted and waiting.poll(max(0, until - time.monotonic()) * 1000):
+            self._was_unmounted = not self._read()
+        return self._was_unmounted
+
+    def _read(self) -> bool:
+        """Read what the process says, a line at least, and keep the fault; return False if it was unmounted or has ended."""
+        lines = os.read(self.report, MESSAGE_BYTES).splitlines()
+        for line in lines:
+            number, _, text = line.partition(b" ")
+            if text and self.fault is None:
+                self.fault = OSError(int(number), text.decode("utf-8", "replace"))
+        return bool(lines) and UNMOUNTED not in lines
 
     def wait(self) -> int:
         """Return the exit code of the process when it has ended: 0 if all was written; see ``Server.finish``."""
-        os.close(self.report)
         if self.code is None:
             self.code = os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+        self._read()
+        os.close(self.report)
         return self.code
 
     def code_if_ended(self) -> int | None:
@@ -125,7 +148,6 @@ def start_server(open_server: Callable[[], Server], *, before: Callable[[], None
 
 def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[], None], answer: int) -> NoReturn:
     code = 1
-    is_ready = False
     try:
         os.setsid()
         for number in IGNORED:
@@ -134,22 +156,45 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         before()
         _leave_pipes()
         server = open_server()
+        server.tell_fault = partial(_tell_fault, answer)
         _close_inherited()
         _follow_reader(answer)
         os.write(answer, READY)
-        is_ready = True
-        server.serve(threads=threads)
-        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
-        os.close(answer)
-        code = server.finish()
+        code = _serve_until_unmounted(server, threads, answer)
     except Exception as error:  # noqa: BLE001 - the process ends here
-        text = str(error) if isinstance(error, OSError | SifkitError) else f"internal error: {type(error).__name__}: {error}"
-        if is_ready:
-            report_error(text)
-        else:
-            os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
+        text = str(error) if isinstance(error, OSError | SifkitError) else _internal_error(error)
+        os.write(answer, text.encode("utf-8", "replace")[:MESSAGE_BYTES])
     finally:
         os._exit(code)
+
+
+def _serve_until_unmounted(server: Server, threads: int, answer: int) -> int:
+    """Serve, and finish after the unmount; return the exit code of the process."""
+    try:
+        server.serve(threads=threads)
+        signal.pthread_sigmask(signal.SIG_BLOCK, IGNORED)
+        _say(answer, UNMOUNTED)
+        return server.finish()
+    except OSError as error:
+        server.note_fault(error)
+    except Exception as error:  # noqa: BLE001 - the process ends here
+        server.note_fault(OSError(errno.EIO, _internal_error(error)))
+    return 1
+
+
+def _internal_error(error: Exception) -> str:
+    return f"internal error: {type(error).__name__}: {error}"
+
+
+def _tell_fault(answer: int, error: OSError) -> None:
+    text = " ".join((error.strerror or str(error)).split())
+    _say(answer, f"{error.errno or errno.EIO} {text}".encode("utf-8", "replace")[:FAULT_BYTES])
+
+
+def _say(answer: int, line: bytes) -> None:
+    """Write a line, unless nobody reads it any longer."""
+    with suppress(BrokenPipeError):
+        os.write(answer, line + b"\n")
 
 
 def _show_name() -> None:

@@ -34,7 +34,7 @@ from .protocol import (
     Opcode,
 )
 
-__all__ = ["SECOND", "WANTED", "Reply", "Server", "packed_attributes"]
+__all__ = ["FAULTS", "SECOND", "WANTED", "Reply", "Server", "packed_attributes"]
 
 MAX_PAGES = 256
 MAX_WRITE = MAX_PAGES * 4096
@@ -75,6 +75,8 @@ CHANGES = frozenset(
         Opcode.TMPFILE,
     }
 )
+FAULTS = frozenset({errno.EIO, errno.EUCLEAN})
+"""Errors of requests that mean that an image cannot be read, or is damaged."""
 SECOND = 1_000_000_000
 NO_ATTRIBUTES = Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 FIRST_COOKIE = 2
@@ -88,7 +90,10 @@ _entry_out, _attr_out, _dirent, _read_in = ENTRY_OUT.packer, ATTR_OUT.packer, DI
 
 
 class Server:
-    """Server of one mount: ``fd`` is open on /dev/fuse and mounted. ``report``: takes one line per internal error."""
+    """Server of one mount: ``fd`` is open on /dev/fuse and mounted. ``report``: takes one line per internal error.
+
+    ``tell_fault``: is given the first error that is the image's or its file's.
+    """
 
     def __init__(self, fd: int, backend: Backend, *, report: Callable[[str], None] | None = None) -> None:
         if python.byteorder != "little":
@@ -98,6 +103,7 @@ class Server:
         self.wanted = WANTED
         self.thread = 0
         self._report = report or (lambda _: None)
+        self.tell_fault: Callable[[OSError], None] | None = None
         self._ranges: tuple[int, Sequence[tuple[int, int]]] = (0, ())
         """Node that was asked for holes last, and its data: programs ask once for each hole."""
         self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
@@ -155,7 +161,10 @@ class Server:
                 return
             reply = handler(node, request[IN_HEADER.size :])
         except OSError as error:
-            self._fail(unique, error.errno or errno.EIO)
+            number = error.errno or errno.EIO
+            if number in FAULTS:
+                self.note_fault(error)
+            self._fail(unique, number)
             return
         except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
             self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
@@ -163,6 +172,12 @@ class Server:
             return
         if reply is not None:
             self._send(unique, reply)
+
+    def note_fault(self, error: OSError) -> None:
+        """Tell of a fault; what follows from the first one is not told."""
+        tell, self.tell_fault = self.tell_fault, None
+        if tell is not None:
+            tell(error)
 
     def answer_waiting(self) -> None:
         """Answer the requests that wait, while another one is being answered."""

@@ -145,6 +145,7 @@ class WritableServer(Server):
             self.writable.commit()
         except OSError as error:
             self._report(f"changes cannot be committed: {error}")
+            self.note_fault(error)
 
     def wait(self) -> None:
         """Commit if it was asked for; else see to it that what has changed is committed in time."""

@@ -57,6 +57,8 @@ class ServedLayers:
         self._count = 0
         self._mounted: list[str] = []
         self._servers: list[ServerProcess] = []
+        self._shown: list[Layer] = []
+        """Layers of the views."""
         self.root_device = 0
         """Device of the container's root, if that is mounted by others."""
         self._image_point = ""
@@ -74,13 +76,12 @@ class ServedLayers:
         try:
             server = serve_in_child(open_server, before=self._begin_view)
         except OSError as error:
-            images = dict.fromkeys(shell_quote(layer.path) for layer in layers if layer.kind != "directory")
-            hint = f"check it with: sifkit check {' '.join(images)}" if images else ""
-            raise failed_call("the image cannot be served", error, hint=hint) from error
+            raise failed_call("the image cannot be served", error, hint=_check_hint(layers)) from error
         finally:
             os.close(points)
             os.close(fd)
         self._servers.append(server)
+        self._shown += layers
         return point
 
     def add_upper(self, view: str, upper: Upper) -> str:
@@ -112,6 +113,15 @@ class ServedLayers:
             raise unjoined(upper, point=point)
         self._is_joined = True
         return point
+
+    def note_faults(self) -> None:
+        """Say what of the views could not be read. Of what is written to, ``close`` does."""
+        for server in self._servers:
+            server.is_unmounted(0)  # reads what it has said
+            if server.fault is not None:
+                names = ", ".join(dict.fromkeys(show(layer.path) for layer in self._shown))
+                hint = f"; {found}" if (found := _check_hint(self._shown)) else ""
+                self.notify(f"not all of {names} could be read: {server.fault.strerror}{hint}")
 
     def close(self) -> None:
         """Unmount all. Servers end when no process of the container is left."""
@@ -157,10 +167,8 @@ class ServedLayers:
         try:
             self._writer[1].await_ready()
         except OSError as error:
-            from ..images.image_place import ImagePlace
-
             self._writer = None
-            hint = f"check it with: {ImagePlace.of(upper).fsck('-fn')}"
+            hint = f"check it with: {_fsck(upper)}"
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
         return self._image_point
 
@@ -186,7 +194,9 @@ class ServedLayers:
                 f"{show(upper.name)}: its server {_ended(code)}: changes of the last {COMMIT_SECONDS:.0f} seconds are lost"
             )
         elif code != 0:
-            raise unwritten(upper.name)
+            raise unwritten(upper.name, server.fault, check=_fsck(upper))
+        elif server.fault is not None:
+            self.notify(f"not all of {show(upper.name)} could be read: {server.fault.strerror}; check it with: {_fsck(upper)}")
 
     def _new_point(self) -> str:
         self._count += 1
@@ -225,6 +235,19 @@ class ServedLayers:
 def merged_layers(layers: Sequence[Layer]) -> FileTree[Any]:
     """Return the layers, the lowest first, as one tree, open until this process ends. Raises SifkitError and OSError."""
     return _merged([_open_layer(layer) for layer in layers])
+
+
+def _check_hint(layers: Sequence[Layer]) -> str:
+    """Return how the images among the layers are checked; an empty text if there are none."""
+    images = dict.fromkeys(shell_quote(layer.path) for layer in layers if layer.kind != "directory")
+    return f"check it with: sifkit check {' '.join(images)}" if images else ""
+
+
+def _fsck(upper: Upper) -> str:
+    """Return the command that checks the image that was written to."""
+    from ..images.image_place import ImagePlace
+
+    return ImagePlace.of(upper).fsck("-fn")
 
 
 def _device_of(point: str) -> int:

@@ -229,3 +229,17 @@ def test_owners(image: Path) -> None:
         assert backend.attributes(node_of(backend, "upper"))[8:10] == (5, 6)
     with ext3.Filesystem.open(image) as filesystem:
         assert [filesystem.stat(path)[2:4] for path in ("/file", "/upper")] == [(7, 8), (0, 0)]
+
+
+def test_a_file_that_is_cut_is_not_made_longer_again(image: Path) -> None:
+    fd = os.open(image, os.O_RDWR)
+    backend = Ext3Backend(fd, 0, SIZE, shown=(5, 6), stored=(7, 8))
+    backend.make_node(node_of(backend, "upper"), b"file", 0o100644, (0, 0))
+    os.truncate(image, 5000)
+    with pytest.raises(OSError, match="cut to 5,000 bytes") as error:
+        backend.commit()
+    assert error.value.errno == errno.EIO and image.stat().st_size == 5000
+    with pytest.raises(OSError, match="changes are lost"):
+        backend.close()
+    os.close(fd)
+    assert image.stat().st_size == 5000

@@ -87,6 +87,26 @@ def test_a_read_only_server(tmp_path: Path) -> None:
         assert ENTRY_OUT.read(ask(Opcode.LOOKUP, b"n" * 255 + b"\0")[1])["nodeid"] == 0
 
 
+def test_only_the_first_fault_of_an_image_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a disk that fails, or an image that is damaged; what else goes wrong is for the program that asks."""
+    told = []
+    numbers = iter([errno.EACCES, errno.EIO, errno.EUCLEAN])
+
+    def fail(*_: object) -> None:
+        raise OSError(next(numbers), "words")
+
+    def make(fd: int) -> Server:
+        server = Server(fd, TreeBackend(HostTree(tmp_path)))  # type: ignore[arg-type]
+        server.tell_fault = told.append
+        monkeypatch.setattr(server.backend, "attributes", fail)
+        return server
+
+    with asked(make) as ask:
+        answers = [ask(Opcode.GETATTR, bytes(16))[0] for _ in range(3)]
+    assert answers == [errno.EACCES, errno.EIO, errno.EUCLEAN]
+    assert [error.errno for error in told] == [errno.EIO]
+
+
 def test_linux_4_18_has_directories_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
