@@ -236,7 +236,8 @@ def _loop_identities() -> Iterator[tuple[int, int]]:
     for entry, backing in _loop_devices():
         if (identity := _loop_file(f"/dev/{entry}")) is not None:
             yield identity
-        with suppress(OSError):  # where devices cannot be opened, and where the kernel's numbers differ from those of stat
+            continue
+        with suppress(OSError):
             yield _identity(os.stat(backing))
 
 
@@ -373,7 +374,8 @@ def _loop_mounts(name: str, wanted: os.stat_result, span: tuple[int, int] | None
         with suppress(OSError):
             if span is not None and _line(f"/sys/block/{entry}/loop/offset") != str(span[0]):
                 continue
-            if _same_file(backing, name, wanted) or _loop_file(f"/dev/{entry}") == _identity(wanted):
+            identity = _loop_file(f"/dev/{entry}")
+            if _same_file(backing, name, wanted) if identity is None else identity == _identity(wanted):
                 device = _line(f"/sys/block/{entry}/dev")
                 loops[device] = (f"/dev/{entry}", _line(f"/sys/block/{entry}/ro") == "1")
     mount_points: dict[str, set[tuple[str, bool]]] = {device: set() for device in loops}
@@ -412,6 +414,7 @@ def _mount_table() -> Iterator[tuple[str, str, bool]]:
 
 
 def _same_file(backing: str, name: str, wanted: os.stat_result) -> bool:
+    """Return True if the path of a file behind a loop device leads to this file, as far as paths tell; see ``_loop_file``."""
     if backing == os.path.realpath(name):
         return True
     if os.path.basename(backing.removesuffix(" (deleted)")) != os.path.basename(os.path.realpath(name)):
