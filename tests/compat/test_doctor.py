@@ -152,10 +152,24 @@ def test_root_of_a_user_namespace_without_usual_directories() -> None:
         "host.PLACES = host.PLACES[3:]",
         "calls.unshare(calls.CLONE_NEWUSER | calls.CLONE_NEWNS)",
         "calls.write_id_maps(0, 0, inner_uid=0, inner_gid=0)",
+        "host.LOOP_CONTROL = '/none'",
     )
     found = json.loads(doctor("; ".join(lines), "--json").stdout)
     assert {key: fact["works"] for key, fact in found["facts"].items()} == {**dict.fromkeys(FACTS, True), "loop": False}
     assert found["ways"] == {"read_only": "view", "writable": "user"}
+    reason = "root of a user namespace mounts no images"  # whatever is asked of the administrator
+    assert found["facts"]["loop"] == {"works": False, "reason": reason, "request": ""}
+
+
+def test_a_device_that_only_a_container_lacks() -> None:
+    """As /dev/fuse with -C: no module of the kernel is missing."""
+    lines = (
+        "from sifkit.runtime.host import probing as host; from sifkit.runtime.fuse import mounting",
+        "host.FUSE_DEVICE = mounting.DEVICE = '/dev/none'",
+        "host.Host.is_root = False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)["facts"]["fuse"]
+    assert not found["works"] and "start that with -B /dev/none" in found["request"] and "modprobe" not in found["request"]
 
 
 def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

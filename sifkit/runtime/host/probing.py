@@ -69,14 +69,14 @@ class Host:
         """Loop devices, by which root mounts images."""
         if not self.is_root:
             return HostFact(False, "loop devices are for root only")
+        if not _is_initial_user_namespace():
+            return HostFact(False, "root of a user namespace mounts no images")
+        if not _may_mount():
+            return HostFact(False, "root may not mount here", "the capability SYS_ADMIN, as of docker run --privileged")
         try:
             os.close(os.open(LOOP_CONTROL, os.O_RDWR | os.O_CLOEXEC))
         except OSError as error:
             return HostFact(False, f"{LOOP_CONTROL}: {error.strerror}", "modprobe loop")
-        if not _may_mount():
-            return HostFact(False, "root may not mount here", "the capability SYS_ADMIN, as of docker run --privileged")
-        if not _is_initial_user_namespace():
-            return HostFact(False, "root of a user namespace mounts no images")
         return HostFact(True)
 
     @property
@@ -207,7 +207,7 @@ def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
     if fuse:
         point = f"{place}/fuse"
         os.mkdir(point)
-        found["fuse"] = _tried(partial(_try_fuse, point), "chmod 666 /dev/fuse, or modprobe fuse")
+        found["fuse"] = _tried(partial(_try_fuse, point), _fuse_request())
     if not writes:
         return
     for name in ("low", "low/directory", "all"):
@@ -257,6 +257,22 @@ def _try_fuse(point: str) -> None:
 
     os.close(mount_fuse(point, name="sifkit-probe", read_only=True))
     sys.umount(point, sys.MNT_DETACH)
+
+
+def _fuse_request() -> str:
+    """Return what to ask for if FUSE cannot be mounted."""
+    if not os.path.exists(FUSE_DEVICE) and _has_filesystem("fuse"):
+        return f"{FUSE_DEVICE}, which this host has: in a container, start that with -B {FUSE_DEVICE} or --device {FUSE_DEVICE}"
+    return f"chmod 666 {FUSE_DEVICE}, or modprobe fuse"
+
+
+def _has_filesystem(kind: str) -> bool:
+    """Return True if the kernel has a filesystem of this kind, loaded already."""
+    try:
+        with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
+            return any(line.split()[-1:] == [kind] for line in file)
+    except OSError:
+        return False
 
 
 def _change_lower_files(lower: str, place: str, name: str) -> HostFact:
