@@ -57,9 +57,11 @@ def test_few_files_are_opened(uid: int) -> None:
             (foreign / name).write_text("raise SystemExit('a module of PYTHONPATH was loaded')\n")
         program, path = program_for(uid)
         trace = directory / "trace"
+        names = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "LD_LIBRARY_PATH")
+        inside = ("--env", ",".join(f"{name}={foreign}" for name in names))  # for the container alone
         traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve")
         done = subprocess.run(
-            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", image, "cat", "/etc/group"],
+            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", *inside, image, "cat", "/etc/group"],
             cwd="/",
             env={
                 "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
