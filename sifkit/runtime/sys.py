@@ -2,8 +2,8 @@
 
 Each raises OSError whose ``filename`` says what was tried. The standard library has ``unshare`` and ``setns`` since Python
 3.12.
-Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), seccomp(2), loop(4), user_namespaces(7); Linux
-``include/uapi/linux/loop.h``, ``include/uapi/linux/if.h``.
+Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), seccomp(2), loop(4), proc(5), user_namespaces(7);
+Linux ``include/uapi/linux/loop.h``, ``include/uapi/linux/if.h``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import time
+from typing import NamedTuple
 
 __all__ = [
     "CLONE_NEWIPC",
@@ -36,6 +37,7 @@ __all__ = [
     "MS_REMOUNT",
     "MS_SLAVE",
     "MS_UNBINDABLE",
+    "StartMemory",
     "attach_loop",
     "bind",
     "bind_flags",
@@ -43,6 +45,7 @@ __all__ = [
     "drop_capabilities",
     "filesystem_magic",
     "mount",
+    "name_process",
     "pivot_root",
     "keep_exit_codes",
     "set_dumpable",
@@ -50,9 +53,9 @@ __all__ = [
     "set_interface_up",
     "set_no_new_privileges",
     "set_parent_death_signal",
-    "set_process_name",
     "set_seccomp_filter",
     "setns",
+    "start_memory",
     "syncfs",
     "umount",
     "unshare",
@@ -72,6 +75,9 @@ PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NAME, PR_SET_SECCOMP, PR_CAPBSET_DROP,
 MOST_CAPABILITIES = 64
 _capability_header, _capability_sets = struct.Struct("=Ii"), bytes(24)
 CAPABILITY_VERSION_3 = 0x2008_0522
+
+START_FIELDS = slice(45, 49)
+"""Fields arg_start, arg_end, env_start and env_end of /proc/PID/stat, counted from the one after the command's name."""
 
 PIVOT_ROOT = {"x86_64": 155, "aarch64": 41, "riscv64": 41, "ppc64le": 203, "s390x": 217, "armv7l": 218, "i686": 217}
 """Number of the system call, which the C library does not wrap, by machine."""
@@ -249,10 +255,35 @@ def _prctl(option: int, value: int, name: str) -> None:
     _check(_libc.prctl(option, ctypes.c_ulong(value), zero, zero, zero), f"prctl {name}")
 
 
-def set_process_name(name: str) -> None:
-    """Set the name of this process in ps and top, of which the kernel keeps 15 bytes."""
+class StartMemory(NamedTuple):
+    """Memory with the words and the variables that this process was started with: address and size in bytes.
+
+    The kernel shows them from there in /proc, also of a process that was forked and is another program for whoever looks.
+    """
+
+    words: tuple[int, int]
+    variables: tuple[int, int]
+
+
+def start_memory() -> StartMemory:
+    """Return where words and variables are. Raises OSError without /proc."""
+    with open("/proc/self/stat", "rb") as file:
+        fields = file.read().rpartition(b")")[2].split()[START_FIELDS]
+    words, words_end, variables, variables_end = (int(field) for field in fields)
+    return StartMemory((words, words_end - words), (variables, variables_end - variables))
+
+
+def name_process(name: str, place: tuple[int, int], words: bytes = b"") -> None:
+    """Show this process as ``name``, of at most 15 bytes, with ``words`` after it, each ended by NUL, as far as there is room.
+
+    ``place``: where the words are that it was started with.
+    """
     raw = ctypes.create_string_buffer(name.encode())
     _prctl(PR_SET_NAME, ctypes.addressof(raw), "NAME")
+    address, size = place
+    if size:
+        shown = (name.encode() + b"\0" + words)[: size - 1]  # without a NUL at the end the kernel would show variables, too
+        write_memory(address, shown.ljust(size, b"\0"))
 
 
 def write_memory(address: int, data: bytes) -> None:

@@ -1,6 +1,6 @@
 """Files that a start of ``sifkit exec`` opens: few, since a job starts it a thousand times from one network filesystem.
 
-What PYTHONPATH holds is not loaded.
+What PYTHONPATH holds is not loaded, and variables for the container have no effect outside.
 """
 
 from __future__ import annotations
@@ -58,16 +58,17 @@ def test_few_files_are_opened(uid: int) -> None:
         program, path = program_for(uid)
         trace = directory / "trace"
         names = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "LD_LIBRARY_PATH")
-        inside = ("--env", ",".join(f"{name}={foreign}" for name in names))  # for the container alone
+        for_container = {f"APPTAINERENV_{name}": str(foreign) for name in names}
         traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve")
         done = subprocess.run(
-            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", *inside, image, "cat", "/etc/group"],
+            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", image, "cat", "/etc/group"],
             cwd="/",
             env={
                 "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
                 "HOME": str(directory),
                 "LC_ALL": "C.UTF-8",
                 "PYTHONPATH": f"{path}:{foreign}",
+                **for_container,
             },
             user=uid,
             group=uid,

@@ -18,7 +18,6 @@ from .. import sys
 from ..errors import LaunchError
 from ..planning.environment import DEFAULT_PATH
 from ..planning.run_plan import Start
-from ..process_name import StartMemory, name_process, start_memory
 from .programs import find_program, is_plain_script, why_not_executed
 
 if TYPE_CHECKING:
@@ -85,7 +84,7 @@ def run_in_container(
             if os.getppid() != parent:  # it has died before the line above
                 os._exit(FAILED)
             has_init = has_init and pid_namespace
-            memory = start_memory() if has_init else None  # where the container's root may have no /proc
+            memory = sys.start_memory() if has_init else None  # where the container's root may have no /proc
             start = enter()
             if memory is not None:
                 _become_init(memory)
@@ -116,7 +115,7 @@ def _terminal() -> ForegroundTerminal | None:
     return foreground_terminal()
 
 
-def _become_init(memory: StartMemory) -> None:
+def _become_init(memory: sys.StartMemory) -> None:
     """Fork the command and return in it; in this process wait for it, reap all others, and exit with its code.
 
     Its files are closed, the words and variables of the caller are cleared, and other copies in its memory are
@@ -124,7 +123,7 @@ def _become_init(memory: StartMemory) -> None:
     """
     # before there is a program that could look; execve(2) gives both back to the command
     sys.clear_dumpable()
-    name_process(INIT_NAME, memory.words)
+    sys.name_process(INIT_NAME, memory.words)
     command = os.fork()
     if command:
         os.closerange(0, os.sysconf("SC_OPEN_MAX"))

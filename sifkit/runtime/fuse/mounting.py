@@ -15,7 +15,6 @@ from typing import NoReturn
 
 from ...errors import SifkitError
 from .. import sys
-from ..process_name import name_process, start_memory
 from .server import Server
 
 __all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child", "start_server"]
@@ -201,7 +200,7 @@ def _show_name() -> None:
     """Show this process with a name of its own, and the arguments of the command that it was forked from."""
     with open("/proc/self/cmdline", "rb") as file:
         words = file.read().partition(b"\0")[2]
-    name_process(SERVER_NAME, start_memory().words, words)
+    sys.name_process(SERVER_NAME, sys.start_memory().words, words)
 
 
 def _leave_pipes() -> None:

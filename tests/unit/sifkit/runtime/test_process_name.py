@@ -12,7 +12,7 @@ if not sys.platform.startswith("linux"):
 
 PROGRAM = """
 import os, sys
-from sifkit.runtime.process_name import name_process, start_memory
+from sifkit.runtime.sys import name_process, start_memory
 name_process("sifkit-test", start_memory().words, os.fsencode(sys.argv[1]) * 1000)
 os.write(1, b"|".join(open(f"/proc/self/{name}", "rb").read() for name in ("comm", "cmdline", "environ")))
 """
