@@ -63,7 +63,7 @@ if TYPE_CHECKING:
     from .read.path import Path
     from .scan.host_directory import ScanOptions, scan_directory
 
-__version__ = "0.6.1"
+__version__ = "0.6.2"
 
 __all__ = [
     "Ask",
