@@ -172,10 +172,10 @@ def _spots_of_file(fs: ext3.Filesystem, inode: Inode, numbers: set[int]) -> Iter
     for block in found.indirect:
         numbers.add(block)
         yield "pointers", block * size, 64
-    numbers.update(row[1] for row in found.extents.tolist())
+    numbers.update(row[1] for row in found.extents)
     if not facts.is_dir:
         return
-    for _, physical, count in found.extents.tolist():
+    for _, physical, count in found.extents:
         for block in range(physical, physical + count):
             yield "directory", block * size, size
             at = 0
@@ -184,13 +184,13 @@ def _spots_of_file(fs: ext3.Filesystem, inode: Inode, numbers: set[int]) -> Iter
                 length = DIRENT.packer.unpack(fs.device.read(block * size + at, DIRENT.size))[1]
                 at += max(12, length)
     if facts.flags & InodeFlag.INDEX and len(found.extents):
-        yield "index", int(found.extents[0, 1]) * size + 24, 64
-        yield "index", int(found.extents[0, 1]) * size + 32, DX_ENTRY
+        yield "index", found.extents[0][1] * size + 24, 64
+        yield "index", found.extents[0][1] * size + 32, DX_ENTRY
 
 
 def _spots_of_journal(fs: ext3.Filesystem, numbers: set[int]) -> Iterator[Spot]:
     journal = read_journal(fs.device, fs.superblock, fs.groups)
-    numbers.update(journal.blocks[:3].tolist())
+    numbers.update(journal.offset(position) // journal.block_size for position in range(3))
     yield "journal superblock", journal.offset(0), JOURNAL_SUPERBLOCK
     for position in range(journal.first, min(journal.maxlen, journal.first + 40)):
         offset = journal.offset(position)

@@ -7,9 +7,9 @@ Source: Linux ``fs/ext4/block_validity.c`` (system zones), ``fs/ext4/super.c`` (
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
 from ..errors import CorruptError
 from ..format.layout import Table
@@ -19,20 +19,19 @@ __all__ = ["SystemBlocks"]
 
 
 class SystemBlocks:
-    """System blocks of each group, and the blocks of the journal (in any order)."""
+    """System blocks of each group, and the blocks of the journal."""
 
-    def __init__(self, superblock: Superblock, groups: Table, journal: npt.NDArray[np.int64] | None = None) -> None:
-        """Raise CorruptError if a group's bitmaps or inode table lie outside the group, which ext3 does not allow."""
+    def __init__(self, superblock: Superblock, groups: Table, journal: Iterable[tuple[int, int]] = ()) -> None:
+        """Raise CorruptError if a group's bitmaps or inode table lie outside the group, which ext3 does not allow.
+
+        ``journal``: (first block, count) of its parts, in any order.
+        """
         self.superblock = superblock
         self._groups = groups
         self._known: dict[int, list[tuple[int, int]]] = {}
-        self._starts: list[int] = []
-        self._ends: list[int] = []
-        if journal is not None and len(journal):
-            ordered = np.sort(journal)
-            cuts = np.flatnonzero(np.diff(ordered) != 1) + 1
-            self._starts = ordered[np.concatenate([[0], cuts])].tolist()
-            self._ends = (ordered[np.concatenate([cuts - 1, [len(ordered) - 1]])] + 1).tolist()
+        runs = sorted(journal)
+        self._starts = [first for first, _ in runs]
+        self._ends = [first + count for first, count in runs]
         self._table_blocks = superblock.geometry.inode_table_blocks
         first = superblock.geometry.group_first
         end = first + superblock.geometry.group_blocks

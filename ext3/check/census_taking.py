@@ -176,18 +176,18 @@ class _Taking:
         """Count the blocks of one map; return their number."""
         where = f"inode {ino}"
         found = read_inode_map(self.volume.device, self.superblock, inode, map_limit(self._size), where=where)
-        ranges = [(int(start), int(count)) for _, start, count in found.extents.tolist()]
+        ranges = [(start, count) for _, start, count in found.extents]
         ranges += [(block, 1) for block in found.indirect]
         for start, count in ranges:
             if self.census.system[start : start + count].any():
                 raise CorruptError(where, "block map", f"system blocks from {start} on", "blocks of data")
-        end = 0 if not len(found.extents) else int(found.extents[-1, 0] + found.extents[-1, 2])
+        end = found.extents.end
         size, block_size = inode.stat.size, self._size
         if ino != BAD_INO:
             low = end * block_size if inode.stat.is_dir else (end - 1) * block_size
             if size < low or (inode.stat.is_dir and (size != end * block_size or found.mapped != end)):
                 raise CorruptError(where, "i_size", size, f"that of {end} blocks")
-        logical = [np.arange(at, at + count) for at, _, count in found.extents.tolist()]
+        logical = [np.arange(at, at + count) for at, _, count in found.extents]
         blocks = [np.arange(start, start + count) for start, count in ranges]
         if blocks:
             every = np.concatenate(blocks).astype(np.int64)

@@ -8,24 +8,26 @@ from __future__ import annotations
 
 import errno
 import struct
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
-import numpy.typing as npt
+from dataclasses import dataclass
 
 from ..constants import DIRECT_BLOCKS, N_BLOCKS, POINTER_SIZE, SECTOR
 from ..errors import CorruptError, NoSpaceError, PathError
 from ..format.block_map import (
     Extent,
+    Extents,
     MapReader,
     PointerBounds,
     Pointers,
-    extent_list,
-    group_few,
+    consecutive,
+    empty_pointers,
     group_runs,
     map_limit,
     map_path,
+    pack_pointers,
+    parse_pointers,
+    table_runs,
 )
 from ..format.indirect_blocks import SECTORS_LIMIT
 from .block_map_cut import Cut
@@ -34,7 +36,7 @@ from .blocks import Blocks, Run
 __all__ = ["BlockMapEditor", "FileTooLargeError"]
 
 FORMATS = tuple(struct.Struct(f"<{count}I") for count in range(65))
-"""Packers by the number of pointers; arrays are faster for more."""
+"""Packers by the number of pointers."""
 
 
 class FileTooLargeError(PathError):
@@ -51,7 +53,18 @@ class _Table:
     start: int
     block: int | None
     pointers: Pointers
-    holes: npt.NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def holes(self, low: int, high: int) -> Iterator[tuple[int, int]]:
+        """Yield (logical block, count) of the holes in logical blocks [low, high)."""
+        at = low = max(low, self.start)
+        end = min(high, self.start + len(self.pointers))
+        runs = [] if self.block is None else table_runs(self.pointers[low - self.start : end - self.start])
+        for index, _, count in runs:
+            if low + index > at:
+                yield at, low + index - at
+            at = low + index + count
+        if end > at:
+            yield at, end - at
 
 
 class BlockMapEditor:
@@ -114,15 +127,12 @@ class BlockMapEditor:
         """Return the mapped parts of ``count`` blocks from ``logical``, ascending, in as few runs as possible."""
         end = min(logical + count, self.limit)
         if count == 1 or end <= DIRECT_BLOCKS:
-            return group_few((at, block) for at in range(logical, end) if (block := self.block(at)) is not None)
-        where, what = [], []
+            return group_runs((at, block) for at in range(logical, end) if (block := self.block(at)) is not None)
+        found = Extents()
         for leaf in self._reader().leaves(self._words, logical, end):
-            low = max(logical - leaf.start, 0)
-            pointers = leaf.pointers[low : end - leaf.start]
-            used = self._bounds.used(pointers, leaf.name, low)
-            where.append(leaf.start + low + used)
-            what.append(pointers[used].astype(np.int64))
-        return _runs(np.concatenate(where), np.concatenate(what)) if where else []
+            for run in leaf.runs(self._bounds, logical, end):
+                found.add(*run)
+        return list(found)
 
     # -- map -------------------------------------------------------------------------------------------------------
 
@@ -168,7 +178,7 @@ class BlockMapEditor:
         return goal
 
     def _map_in_one_table(self, logical: int, count: int, goal: int) -> list[Extent] | None:
-        """Map without arrays, as is usual: a few blocks, all holes, in one existing table. Return None in any other case."""
+        """Map a few blocks, all holes, in one existing table, as is usual. Return None in any other case."""
         slot, indices = self._path(logical)
         if count >= len(FORMATS):
             return None
@@ -208,52 +218,45 @@ class BlockMapEditor:
     def _map_any(self, low: int, high: int, goal: int) -> list[Extent]:
         """Map the holes of [low, high): missing pointer blocks first, then the data behind them."""
         leaves = self._all_leaves(low, high)
-        data = 0
-        fresh: list[_Table] = []
-        for leaf in leaves:
-            inside = leaf.pointers[max(low - leaf.start, 0) : high - leaf.start]
-            leaf.holes = np.flatnonzero(inside == 0) + max(low - leaf.start, 0)
-            data += len(leaf.holes)
-            if leaf.block is None:
-                fresh.append(leaf)
+        holes = [hole for leaf in leaves.values() for hole in leaf.holes(low, high)]
+        data = sum(count for _, count in holes)
         if not data:
             return []
+        fresh = [leaf for leaf in leaves.values() if leaf.block is None]
         missing = self._missing_tables(fresh)
         tables = len(fresh) + len(missing)
         self._check_sectors(data + tables)
-        numbers = _numbers(self._blocks.allocate(data + tables, goal))
-        table_numbers = iter(numbers[:tables].tolist())
-        numbers = numbers[tables:]
-        new_tables = self._link_tables(missing, fresh, table_numbers)
-        done = 0
-        for leaf in leaves:
-            if not len(leaf.holes):
-                continue
-            leaf.pointers[leaf.holes] = numbers[done : done + len(leaf.holes)]
-            done += len(leaf.holes)
+        numbers, runs = _split(self._blocks.allocate(data + tables, goal), tables)
+        changed = self._link_tables(missing, fresh, iter(numbers))
+        found = Extents()
+        for logical, physical, count in _fill(holes, runs):
+            leaf = leaves[self._leaf_start(logical)]
+            at = logical - leaf.start
+            leaf.pointers[at : at + count] = consecutive(physical, count)
             if leaf.block:
-                new_tables[leaf.block] = leaf.pointers
-            else:
-                self._words[:DIRECT_BLOCKS] = leaf.pointers.tolist()
-        for block, pointers in new_tables.items():
-            self._blocks.write(block, pointers.tobytes())
+                changed[leaf.block] = leaf.pointers
+            found.add(logical, physical, count)
+        if low < DIRECT_BLOCKS:
+            self._words[:DIRECT_BLOCKS] = leaves[0].pointers
+        for block, pointers in changed.items():
+            self._blocks.write(block, pack_pointers(pointers))
         self._count(data + tables)
-        return _runs(np.concatenate([leaf.start + leaf.holes for leaf in leaves]), numbers)
+        return list(found)
 
-    def _all_leaves(self, low: int, high: int) -> list[_Table]:
-        """Return every table of data pointers that [low, high) touches, including those to be made."""
-        there = {leaf.start: leaf for leaf in self._reader().leaves(self._words, low, high)}
-        found = []
-        size = self._per_block
-        start = 0 if low < DIRECT_BLOCKS else low - (low - DIRECT_BLOCKS) % size
+    def _leaf_start(self, logical: int) -> int:
+        """Return the first logical block of the table of data pointers in which a block is."""
+        return 0 if logical < DIRECT_BLOCKS else logical - (logical - DIRECT_BLOCKS) % self._per_block
+
+    def _all_leaves(self, low: int, high: int) -> dict[int, _Table]:
+        """Return every table of data pointers that [low, high) touches, including those to be made, by its start."""
+        found = {}
+        start = self._leaf_start(low)
         while start < high:
-            length = size if start else DIRECT_BLOCKS
-            leaf = there.get(start)
-            if leaf is None:
-                found.append(_Table(start, None, np.zeros(length, np.uint32)))
-            else:
-                found.append(_Table(start, leaf.block, leaf.pointers.copy()))
+            length = self._per_block if start else DIRECT_BLOCKS
+            found[start] = _Table(start, None, empty_pointers(length))
             start += length
+        for leaf in self._reader().leaves(self._words, low, high):
+            found[leaf.start] = _Table(leaf.start, leaf.block, leaf.pointers)
         return found
 
     def _missing_tables(self, fresh: list[_Table]) -> list[tuple[int, ...]]:
@@ -275,12 +278,12 @@ class BlockMapEditor:
 
         def table(block: int) -> Pointers:
             if block not in changed:
-                changed[block] = np.frombuffer(self._blocks.read(block), "<u4").copy()
+                changed[block] = parse_pointers(self._blocks.read(block))
             return changed[block]
 
         for key in missing:
             block = next(numbers)
-            changed[block] = np.zeros(self._per_block, np.uint32)
+            changed[block] = empty_pointers(self._per_block)
             if len(key) == 1:
                 self._words[key[0]] = block
             else:
@@ -293,7 +296,7 @@ class BlockMapEditor:
                 continue
             parent = self._words[slot]
             for index in indices[:-2]:
-                parent = int(table(parent)[index])
+                parent = table(parent)[index]
             table(parent)[indices[-2]] = leaf.block
         return changed
 
@@ -311,14 +314,16 @@ class BlockMapEditor:
         end = min(logical + count, self.limit)
         if not any(self._words[DIRECT_BLOCKS:]):
             return self._punch_direct(logical, min(end, DIRECT_BLOCKS))
-        cut = self._cut_from(logical, end)
-        if not len(cut.data) and not cut.tables:
+        cut = Cut(self._reader(), self._words, logical, end)
+        if not cut.data and not cut.tables:
             return 0
-        both = np.flatnonzero(np.isin(cut.data, np.array(list(cut.reader.loaded), np.int64)))
-        if len(both):
-            raise CorruptError(self._bounds.where, "data block", int(cut.data[both[0]]), "one that holds no pointers")
-        data = self._unique_runs(cut.data, "data block")
-        tables = self._unique_runs(np.array(cut.tables, np.int64), "pointer block")
+        data = self._disjoint(cut.data, "data block")
+        starts = [first for first, _ in data]
+        for block in cut.reader.loaded:
+            at = bisect_right(starts, block) - 1
+            if at >= 0 and block < sum(data[at]):
+                raise CorruptError(self._bounds.where, "data block", block, "one that holds no pointers")
+        tables = self._disjoint([(block, 1) for block in cut.tables], "pointer block")
         # Freeing comes first because it fails if a block is marked as free already.
         if data:
             self._blocks.free(data, metadata=self._metadata)
@@ -326,28 +331,19 @@ class BlockMapEditor:
             self._blocks.free(tables, metadata=True)
         self._words = cut.words
         for block, pointers in cut.changed:
-            self._blocks.write(block, pointers.tobytes())
-        return self._freed(len(cut.data) + len(cut.tables))
+            self._blocks.write(block, pack_pointers(pointers))
+        return self._freed(cut.count + len(cut.tables))
 
     def _punch_direct(self, low: int, high: int) -> int:
-        """Punch without arrays, as is usual: there are no pointer blocks."""
+        """Punch where there are no pointer blocks, as is usual."""
         for slot in range(low, high):
             block = self._words[slot]
-            if block and not self._bounds.first <= block < self._bounds.end:
+            if block:
                 self._bounds.check(block, f"i_block[{slot}]")
-        blocks = sorted(block for block in self._words[low:high] if block)
+        blocks = [(block, 1) for block in self._words[low:high] if block]
         if not blocks:
             return 0
-        runs: list[Run] = []
-        for block in blocks:
-            first, count = runs[-1] if runs else (block, 0)
-            if block == first + count - 1:
-                raise CorruptError(self._bounds.where, "data block", block, "one that is used once")
-            if block == first + count:
-                runs[-1:] = [(first, count + 1)]
-            else:
-                runs.append((block, 1))
-        self._blocks.free(runs, metadata=self._metadata)
+        self._blocks.free(self._disjoint(blocks, "data block"), metadata=self._metadata)
         self._words[low:high] = [0] * (high - low)
         return self._freed(len(blocks))
 
@@ -356,16 +352,19 @@ class BlockMapEditor:
         self._tail = None
         return count
 
-    def _cut_from(self, low: int, high: int) -> Cut:
-        return Cut(self._reader(), self._words, low, high)
-
-    def _unique_runs(self, numbers: npt.NDArray[np.int64], name: str) -> list[Run]:
-        """Return the blocks as runs. Raises CorruptError if one is there twice: it can be freed only once."""
-        numbers = np.sort(numbers)
-        twice = np.flatnonzero(numbers[1:] == numbers[:-1])
-        if len(twice):
-            raise CorruptError(self._bounds.where, name, int(numbers[twice[0]]), "one that is used once")
-        return [(physical, count) for _, physical, count in _runs(np.arange(len(numbers)), numbers)]
+    def _disjoint(self, runs: Iterable[Run], name: str) -> list[Run]:
+        """Return the runs in order, joined. Raises CorruptError if a block is there twice: it can be freed only once."""
+        found: list[Run] = []
+        end = 0
+        for first, count in sorted(runs):
+            if first < end:
+                raise CorruptError(self._bounds.where, name, first, "one that is used once")
+            if found and first == end:
+                found[-1] = (found[-1][0], found[-1][1] + count)
+            else:
+                found.append((first, count))
+            end = first + count
+        return found
 
     # -- pointer blocks --------------------------------------------------------------------------------------------
 
@@ -394,11 +393,27 @@ class BlockMapEditor:
         self.sectors += count * (self._blocks.block_size // SECTOR)
 
 
-def _numbers(runs: Iterable[Run]) -> npt.NDArray[np.int64]:
-    """Return the block numbers of runs, one by one."""
-    pieces = [np.arange(first, first + count, dtype=np.int64) for first, count in runs]
-    return np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+def _split(runs: Iterable[Run], count: int) -> tuple[list[int], list[Run]]:
+    """Return the first ``count`` blocks of runs, one by one, and the runs that are left."""
+    numbers: list[int] = []
+    left: list[Run] = []
+    for first, length in runs:
+        part = min(length, count - len(numbers))
+        numbers += range(first, first + part)
+        if part < length:
+            left.append((first + part, length - part))
+    return numbers, left
 
 
-def _runs(logical: npt.NDArray[np.int64], physical: npt.NDArray[np.int64]) -> list[Extent]:
-    return extent_list(group_runs(logical, physical))
+def _fill(holes: Iterable[tuple[int, int]], runs: Iterable[Run]) -> Iterator[Extent]:
+    """Yield the extents that fill holes (logical block, count) with the blocks of runs, of which there are as many."""
+    supply = iter(runs)
+    first = left = 0
+    for hole, count in holes:
+        at, end = hole, hole + count
+        while at < end:
+            if not left:
+                first, left = next(supply)
+            part = min(end - at, left)
+            yield at, first, part
+            at, first, left = at + part, first + part, left - part

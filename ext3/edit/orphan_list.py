@@ -206,8 +206,7 @@ def _map_end(session: Session, inode: Inode) -> int:
     if not _has_map(session, inode):
         return 0
     superblock = session.superblock
-    extents = read_inode_map(session.device, superblock, inode, map_limit(superblock.block_size)).extents
-    return int(extents[-1, 0] + extents[-1, 2]) if len(extents) else 0
+    return read_inode_map(session.device, superblock, inode, map_limit(superblock.block_size)).extents.end
 
 
 def _map_editor(session: Session, inode: Inode) -> BlockMapEditor:

@@ -72,7 +72,7 @@ class Session:
         self.block_size = superblock.block_size
         self._groups = ready.groups
         self._tables: list[int] = ready.groups["bg_inode_table"].tolist()
-        self._system_blocks = SystemBlocks(superblock, self._groups, None if journal is None else journal.blocks)
+        self._system_blocks = SystemBlocks(superblock, self._groups, () if journal is None else journal.runs)
         self._log = None if journal is None else LogWriter(device, journal, ready.sequence)
         self._late_checkpoint = late_checkpoint
         self._logged: Mapping[int, object] = {} if self._log is None else self._log.blocks

@@ -6,11 +6,13 @@ file see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
 
 from __future__ import annotations
 
+import struct
+import sys
+from array import array
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple, Self
-
-import numpy as np
-import numpy.typing as npt
+from functools import lru_cache
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeAlias
 
 from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..device.base import BlockDevice
@@ -29,26 +31,24 @@ __all__ = [
     "MapReader",
     "PointerBounds",
     "Pointers",
-    "extent_list",
-    "group_few",
+    "consecutive",
+    "empty_pointers",
     "group_runs",
     "indirect_trees",
-    "join_runs",
     "map_limit",
     "map_path",
+    "pack_pointers",
+    "parse_pointers",
     "read_block_map",
     "read_inode_map",
     "table_name",
+    "table_runs",
 ]
 
-Pointers = npt.NDArray[np.uint32]
-Array64 = npt.NDArray[np.int64]
-Extents = npt.NDArray[np.int64]
-"""Rows (logical block, physical block, count), ascending, without holes."""
+Pointers: TypeAlias = "array[int]"
+"""Pointers of a table, 32 bits each; 0 is a hole."""
 Extent = tuple[int, int, int]
-"""One row of Extents."""
-GROUPED_BLOCKS = 1 << 16
-"""Blocks of a map that are read before they are grouped into runs, which take less memory."""
+"""(logical block, physical block, count) of blocks that follow each other on both sides."""
 
 
 # -- shape -----------------------------------------------------------------------------------------------------------
@@ -100,47 +100,135 @@ def map_path(logical: int, pointers: int) -> tuple[int, tuple[int, ...]]:
     raise ValueError(f"logical block {logical}")
 
 
+# -- pointers --------------------------------------------------------------------------------------------------------
+
+
+def parse_pointers(data: bytes) -> Pointers:
+    """Return the pointers in a pointer block."""
+    pointers = array("I", data)
+    if sys.byteorder == "big":
+        pointers.byteswap()
+    return pointers
+
+
+def pack_pointers(pointers: Pointers) -> bytes:
+    """Return the bytes of a pointer block."""
+    if sys.byteorder == "big":
+        pointers = pointers[:]
+        pointers.byteswap()
+    return pointers.tobytes()
+
+
+def empty_pointers(count: int) -> Pointers:
+    """Return ``count`` pointers that are holes."""
+    return array("I", bytes(count * POINTER_SIZE))
+
+
+def consecutive(first: int, count: int) -> Pointers:
+    """Return pointers to ``count`` blocks in a row. All are added up at once, as the words of one integer."""
+    ones, steps = _words(count)
+    return parse_pointers((first * ones + steps).to_bytes(count * POINTER_SIZE, "little"))
+
+
+@lru_cache(64)
+def _words(count: int) -> tuple[int, int]:
+    """Return the integers whose ``count`` words of 32 bits are 1, 1, 1 ... and 0, 1, 2 ..."""
+    words = struct.Struct(f"<{count}I")
+    ones, steps = words.pack(*[1] * count), words.pack(*range(count))
+    return int.from_bytes(ones, "little"), int.from_bytes(steps, "little")
+
+
 # -- runs ------------------------------------------------------------------------------------------------------------
 
 
-def group_runs(logical: Array64, physical: Array64) -> Extents:
-    """Return the runs of blocks that follow each other on both sides; both columns ascend in the order given."""
-    if not len(logical):
-        return np.zeros((0, 3), np.int64)
-    breaks = np.flatnonzero((np.diff(logical) != 1) | (np.diff(physical) != 1)) + 1
-    starts = np.concatenate([np.zeros(1, np.int64), breaks])
-    extents = np.empty((len(starts), 3), np.int64)
-    extents[:, 0], extents[:, 1] = logical[starts], physical[starts]
-    extents[:, 2] = np.diff(np.append(starts, len(logical)))
-    return extents
-
-
-def join_runs(extents: Extents) -> Extents:
-    """Return the runs of a list in which neighbours may continue each other."""
-    ends = extents[:-1, :2] + extents[:-1, 2:]
-    first = np.flatnonzero(np.concatenate([[True], (ends != extents[1:, :2]).any(axis=1)]))
-    joined = extents[first]
-    joined[:, 2] = np.add.reduceat(extents[:, 2], first)
-    return joined
-
-
-def group_few(blocks: Iterable[tuple[int, int]]) -> list[Extent]:
-    """Return the runs among (logical, physical) blocks, as ``group_runs`` does; faster for a few blocks."""
+def group_runs(blocks: Iterable[tuple[int, int]]) -> list[Extent]:
+    """Return the runs among ascending (logical, physical) blocks."""
     runs: list[Extent] = []
-    at = to = 0
+    start = first = count = 0
     for logical, physical in blocks:
-        if runs and (logical, physical) == (at, to):
-            first, start, count = runs[-1]
-            runs[-1] = (first, start, count + 1)
-        else:
-            runs.append((logical, physical, 1))
-        at, to = logical + 1, physical + 1
+        if count and logical == start + count and physical == first + count:
+            count += 1
+            continue
+        if count:
+            runs.append((start, first, count))
+        start, first, count = logical, physical, 1
+    if count:
+        runs.append((start, first, count))
     return runs
 
 
-def extent_list(extents: Extents) -> list[Extent]:
-    """Return the rows as tuples."""
-    return [(row[0], row[1], row[2]) for row in extents.tolist()]
+def table_runs(pointers: Pointers) -> list[Extent]:
+    """Return (index, block, count) of the runs of a table. Most tables are one run."""
+    count = len(pointers)
+    first = pointers[0] if count else 0
+    if first and pointers[-1] == first + count - 1 and pointers == consecutive(first, count):
+        return [(0, first, count)]
+    runs: list[Extent] = []
+    start = first = following = 0  # a row of holes counts as a run of block 0
+    for index, block in enumerate(pointers):
+        if block != following:
+            if first:
+                runs.append((start, first, index - start))
+            start, first = index, block
+        following = block and block + 1
+    if first:
+        runs.append((start, first, count - start))
+    return runs
+
+
+class Extents:
+    """Extents of a file, ascending, in columns: a file may have millions. Neighbours that continue each other are joined.
+
+    ``blocks``: how many blocks they have.
+    """
+
+    __slots__ = ("_count", "_logical", "_physical", "blocks")
+
+    def __init__(self, extents: Iterable[Extent] = ()) -> None:
+        self._logical, self._physical, self._count = array("I"), array("I"), array("I")
+        self.blocks = 0
+        for logical, physical, count in extents:
+            self.add(logical, physical, count)
+
+    def add(self, logical: int, physical: int, count: int) -> None:
+        """Append one extent."""
+        self.blocks += count
+        if self._count:
+            length = self._count[-1]
+            if logical == self._logical[-1] + length and physical == self._physical[-1] + length:
+                self._count[-1] = length + count
+                return
+        self._logical.append(logical)
+        self._physical.append(physical)
+        self._count.append(count)
+
+    def __len__(self) -> int:
+        return len(self._count)
+
+    def __getitem__(self, index: int) -> Extent:
+        return self._logical[index], self._physical[index], self._count[index]
+
+    def __iter__(self) -> Iterator[Extent]:
+        return zip(self._logical, self._physical, self._count, strict=True)
+
+    @property
+    def end(self) -> int:
+        """Logical block behind the last extent, 0 if there is none."""
+        return self._logical[-1] + self._count[-1] if self._count else 0
+
+    def cut(self, low: int, high: int) -> Iterator[Extent]:
+        """Yield the parts that lie in logical blocks [low, high)."""
+        for index in range(max(bisect_right(self._logical, low) - 1, 0), len(self)):
+            logical, physical, count = self[index]
+            if logical >= high:
+                return
+            start, end = max(low, logical), min(high, logical + count)
+            if start < end:
+                yield start, physical + start - logical, end - start
+
+    def find(self, logical: int) -> int | None:
+        """Return the physical block of a logical block, None in a hole."""
+        return next((physical for _, physical, _ in self.cut(logical, logical + 1)), None)
 
 
 # -- checked and read ------------------------------------------------------------------------------------------------
@@ -162,33 +250,26 @@ class PointerBounds(NamedTuple):
         """Return whether a block is in range."""
         return self.first <= block < self.end
 
-    def inside(self, blocks: Pointers | Array64) -> npt.NDArray[np.bool_]:
-        """Return which blocks are in range."""
-        return np.asarray((blocks >= self.first) & (blocks < self.end))
-
     def violation(self, block: int, name: str) -> Violation:
         """Return the violation of a pointer, called ``name``, that is out of range."""
         return Violation(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
-
-    def violations(self, pointers: Pointers, name: str, base: int = 0) -> Iterator[Violation]:
-        """Yield those of all pointers out of range that are not holes; arguments as those of ``used``."""
-        for at in np.flatnonzero((pointers != 0) & ~self.inside(pointers)).tolist():
-            yield self.violation(int(pointers[at]), f"{name}[{base + at}]")
 
     def check(self, block: int, name: str) -> None:
         """Raise CorruptError if the pointer is out of range."""
         if not self.holds(block):
             raise self.violation(block, name).error
 
-    def used(self, pointers: Pointers, name: str, base: int = 0) -> Array64:
-        """Return the indices of the pointers that are not holes. Raise CorruptError if one is out of range.
+    def runs(self, pointers: Pointers, name: str, base: int = 0) -> list[Extent]:
+        """Return (index, block, count) of the runs. Raise CorruptError for the first pointer that is out of range.
 
-        ``base``: the index in its table, called ``name``, of the first.
+        ``base``: the index in its table, called ``name``, of the first pointer.
         """
-        used = np.flatnonzero(pointers)
-        if not self.inside(pointers[used]).all():
-            raise next(self.violations(pointers, name, base)).error
-        return used
+        runs = table_runs(pointers)
+        for index, block, count in runs:
+            if block < self.first or block + count > self.end:
+                bad = self.end if self.holds(block) else block
+                self.check(bad, f"{name}[{base + index + bad - block}]")
+        return runs
 
 
 class Leaf(NamedTuple):
@@ -198,9 +279,17 @@ class Leaf(NamedTuple):
     block: int
     pointers: Pointers
 
-    @property
-    def name(self) -> str:
-        return table_name(self.block)
+    @classmethod
+    def direct(cls, i_block: Sequence[int]) -> Self:
+        """Return the pointers in the inode."""
+        return cls(0, 0, array("I", i_block[:DIRECT_BLOCKS]))
+
+    def runs(self, bounds: PointerBounds, low: int, high: int) -> list[Extent]:
+        """Return the runs in logical blocks [low, high). Raise CorruptError for a pointer there that is out of range."""
+        skipped = max(low - self.start, 0)
+        part = self.pointers[skipped : max(high - self.start, 0)]
+        first = self.start + skipped
+        return [(first + index, block, count) for index, block, count in bounds.runs(part, table_name(self.block), skipped)]
 
 
 def table_name(block: int) -> str:
@@ -225,7 +314,7 @@ class MapReader:
         if block in self.loaded:
             raise CorruptError(self.bounds.where, "pointer block", block, "one that is used once")
         self.loaded[block] = None
-        return np.frombuffer(self._read(block), "<u4")
+        return parse_pointers(self._read(block))
 
     def trees(self, i_block: Sequence[int], low: int, high: int) -> Iterator[IndirectTree]:
         """Yield the existing trees of logical blocks [low, high)."""
@@ -234,17 +323,21 @@ class MapReader:
                 self.bounds.check(i_block[tree.slot], f"i_block[{tree.slot}]")
                 yield tree
 
-    def children(self, block: int, pointers: Pointers, level: int, start: int, low: int, high: int) -> list[tuple[int, int]]:
-        """Return (index, first logical block) of each pointer block in a table of them for [low, high)."""
+    def children(self, block: int, pointers: Pointers, level: int, start: int, low: int, high: int) -> list[Extent]:
+        """Return (index, block, first logical block) of each pointer block in a table of them for [low, high)."""
         span = self.pointers ** (level - 1)
         first = max(0, (low - start) // span)
-        used = self.bounds.used(pointers[first : -(-(high - start) // span)], table_name(block), first) + first
-        return [(index, start + index * span) for index in used.tolist()]
+        runs = self.bounds.runs(pointers[first : -(-(high - start) // span)], table_name(block), first)
+        return [
+            (first + index + step, child + step, start + (first + index + step) * span)
+            for index, child, count in runs
+            for step in range(count)
+        ]
 
     def leaves(self, i_block: Sequence[int], low: int, high: int) -> Iterator[Leaf]:
         """Yield the existing tables of data pointers for logical blocks [low, high), ascending."""
         if low < DIRECT_BLOCKS:
-            yield Leaf(0, 0, np.array(i_block[:DIRECT_BLOCKS], np.uint32))
+            yield Leaf.direct(i_block)
         for tree in self.trees(i_block, low, high):
             yield from self._below(i_block[tree.slot], tree.level, tree.start, low, high)
 
@@ -253,8 +346,8 @@ class MapReader:
         if level == 1:
             yield Leaf(start, block, pointers)
             return
-        for index, first in self.children(block, pointers, level, start, low, high):
-            yield from self._below(int(pointers[index]), level - 1, first, low, high)
+        for _, child, first in self.children(block, pointers, level, start, low, high):
+            yield from self._below(child, level - 1, first, low, high)
 
 
 class BlockMap(NamedTuple):
@@ -266,7 +359,7 @@ class BlockMap(NamedTuple):
     @property
     def mapped(self) -> int:
         """Blocks of data."""
-        return int(self.extents[:, 2].sum())
+        return self.extents.blocks
 
 
 def read_block_map(
@@ -278,27 +371,14 @@ def read_block_map(
     than the filesystem has.
     """
     bounds = PointerBounds(first, end, where)
-    if wanted <= DIRECT_BLOCKS:
-        return BlockMap(_direct_runs(i_block[:wanted], bounds), [])
     reader = MapReader(lambda block: device.read(block * block_size, block_size), block_size // POINTER_SIZE, bounds)
-    runs: list[Extents] = []
-    logical: list[Array64] = []
-    physical: list[Pointers] = []
-    mapped = grouped = 0
+    extents = Extents()
     for leaf in reader.leaves(i_block, 0, wanted):
-        pointers = leaf.pointers[: wanted - leaf.start]
-        used = bounds.used(pointers, leaf.name)
-        mapped += len(used)
-        if mapped > end:
-            raise CorruptError(where, "block map", f"{mapped} blocks or more", f"<= {end}")
-        logical.append(leaf.start + used)
-        physical.append(pointers[used])
-        if mapped - grouped > GROUPED_BLOCKS:
-            runs.append(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)))
-            logical, physical, grouped = [], [], mapped
-    if logical:
-        runs.append(group_runs(np.concatenate(logical), np.concatenate(physical).astype(np.int64)))
-    return BlockMap(runs[0] if len(runs) == 1 else join_runs(np.concatenate(runs)), list(reader.loaded))
+        for run in leaf.runs(bounds, 0, wanted):
+            extents.add(*run)
+        if extents.blocks > end:
+            raise CorruptError(where, "block map", f"{extents.blocks} blocks or more", f"<= {end}")
+    return BlockMap(extents, list(reader.loaded))
 
 
 def read_inode_map(
@@ -316,11 +396,3 @@ def read_inode_map(
         wanted=wanted,
         where=where,
     )
-
-
-def _direct_runs(pointers: Sequence[int], bounds: PointerBounds) -> Extents:
-    """Return the extents of a file with direct blocks only."""
-    for slot, block in enumerate(pointers):
-        if block and not bounds.first <= block < bounds.end:
-            bounds.check(block, f"i_block[{slot}]")
-    return np.array(group_few((slot, block) for slot, block in enumerate(pointers) if block), np.int64).reshape(-1, 3)

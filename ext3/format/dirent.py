@@ -105,7 +105,7 @@ def directory_blocks(
 ) -> Iterator[tuple[int, bytes]]:
     """Yield (logical block, data) of a directory's ``count`` blocks, mapped by ``extents``. Raise CorruptError at a hole."""
     expected = 0
-    for logical, physical, run in extents.tolist():
+    for logical, physical, run in extents:
         if logical != expected:
             break
         expected += run

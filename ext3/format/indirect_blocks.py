@@ -1,69 +1,43 @@
-"""Indirect blocks of a new file: their number and their content.
+"""Indirect blocks of a file: their number, and the limits of a file that follow from it.
 
-Indirect blocks that map only holes are not allocated. They are counted and packed in this order: indirect, double
-indirect with its leaves, triple indirect with its middle blocks, then their leaves. A leaf maps as many blocks as it holds
-pointers: leaf 0 is the indirect block, the next ones lie below the double indirect block, all others below the triple
-indirect one. To read a map see ``block_map``. Source: Linux ``fs/ext4/indirect.c``, ``fs/ext4/super.c``
-(ext4_max_bitmap_size).
+Indirect blocks that map only holes are not allocated. For the indirect blocks of new files see
+``indirect_blocks_columns``, to read a map ``block_map``. Source: Linux ``fs/ext4/super.c`` (ext4_max_bitmap_size).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from functools import cache
-from itertools import pairwise
 
-import numpy as np
-import numpy.typing as npt
+from ..constants import POINTER_SIZE, SECTOR
+from .block_map import Extent, indirect_trees, map_limit
 
-from ..constants import DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE, SECTOR, TIND_SLOT
-from .block_map import Extent, Pointers, map_limit
-
-__all__ = [
-    "SECTORS_LIMIT",
-    "IndirectBlocks",
-    "blocks_needed",
-    "dense_count",
-    "dense_counts",
-    "dense_roots",
-    "file_limit",
-    "segment_extents",
-]
-
-Array64 = npt.NDArray[np.int64]
+__all__ = ["SECTORS_LIMIT", "blocks_needed", "dense_count", "file_limit", "indirect_count", "segment_extents"]
 
 SECTORS_LIMIT = 0xFFFFFFFF
 """Largest i_blocks: 32 bits without huge_file."""
-LEAVES_AT_ONCE = 1024
 
 
-# -- files without holes ---------------------------------------------------------------------------------------------
-
-
-def dense_counts(blocks: Array64, pointers: int) -> Array64:
-    """Count the indirect blocks of files of ``blocks`` blocks without holes, with ``pointers`` pointers each; same shape."""
-    one = (blocks > DIRECT_BLOCKS).astype(np.int64)
-    rest = np.maximum(blocks - DIRECT_BLOCKS - pointers, 0)
-    double = np.where(rest > 0, 1 + np.minimum(-(-rest // pointers), pointers), 0)
-    rest = np.maximum(rest - pointers * pointers, 0)
-    triple = np.where(rest > 0, 1 + -(-rest // (pointers * pointers)) + -(-rest // pointers), 0)
-    result: Array64 = one + double + triple
-    return result
+def indirect_count(extents: Sequence[Extent], pointers: int) -> int:
+    """Count the indirect blocks of a file with these extents, ascending; each holds ``pointers`` pointers."""
+    found = 0
+    for tree in indirect_trees(pointers):
+        for level in range(1, tree.level + 1):
+            span = pointers**level
+            counted = 0
+            for logical, _, count in extents:
+                low = max(logical - tree.start, 0)
+                high = min(logical + count - tree.start, tree.span)
+                if low < high:
+                    end = (high - 1) // span + 1
+                    found += end - max(low // span, counted)
+                    counted = end
+    return found
 
 
 def dense_count(blocks: int, pointers: int) -> int:
-    """Count the indirect blocks of one file without holes."""
-    return int(dense_counts(np.array(blocks, np.int64), pointers))
-
-
-def dense_roots(blocks: Array64, pointers: int) -> list[tuple[int, npt.NDArray[np.bool_], Array64]]:
-    """Return (word of the inode, which files need it, the number among the file's indirect blocks of the one it names)."""
-    leaves = np.clip(-(-(blocks - DIRECT_BLOCKS - pointers) // pointers), 0, pointers)
-    return [
-        (IND_SLOT, blocks > DIRECT_BLOCKS, np.zeros_like(blocks)),
-        (DIND_SLOT, blocks > DIRECT_BLOCKS + pointers, np.ones_like(blocks)),
-        (TIND_SLOT, blocks > DIRECT_BLOCKS + pointers + pointers * pointers, 2 + leaves),
-    ]
+    """Count the indirect blocks of a file of ``blocks`` blocks without holes."""
+    return indirect_count([(0, 0, blocks)], pointers)
 
 
 @cache
@@ -72,9 +46,6 @@ def file_limit(block_size: int) -> int:
     counted = SECTORS_LIMIT // (block_size // SECTOR)
     counted -= dense_count(counted, block_size // POINTER_SIZE)
     return min(map_limit(block_size), counted) * block_size
-
-
-# -- files with holes ------------------------------------------------------------------------------------------------
 
 
 def segment_extents(segments: Iterable[tuple[int, int]], block_size: int) -> list[Extent]:
@@ -102,106 +73,4 @@ def segment_extents(segments: Iterable[tuple[int, int]], block_size: int) -> lis
 def blocks_needed(segments: Iterable[tuple[int, int]], block_size: int) -> int:
     """Count the blocks of a file whose data lies in these (first byte, end), ascending: data and indirect blocks."""
     extents = segment_extents(segments, block_size)
-    return sum(count for _, _, count in extents) + IndirectBlocks(extents, block_size // POINTER_SIZE).count
-
-
-def _distinct(ascending: Array64) -> Array64:
-    """Return each value once. (np.unique would load numpy.ma, for nothing.)"""
-    return ascending[np.append(True, np.diff(ascending) != 0)] if len(ascending) else ascending
-
-
-class IndirectBlocks:
-    """Indirect blocks of one file with these extents, ascending: ``count`` of them, with ``pointers`` pointers each.
-
-    ``numbers``: the blocks that the indirect blocks are written to, in order.
-    """
-
-    def __init__(self, extents: Sequence[Extent], pointers: int) -> None:
-        self.pointers = pointers
-        self.extents = extents
-        leaves: list[Array64] = []
-        for logical, _, count in extents:
-            end = logical + count - DIRECT_BLOCKS
-            if end > 0:
-                leaves.append(np.arange(max(logical - DIRECT_BLOCKS, 0) // pointers, (end - 1) // pointers + 1))
-        self._leaves = _distinct(np.concatenate(leaves)) if leaves else np.zeros(0, np.int64)
-        self._below_double = self._leaves[(self._leaves >= 1) & (self._leaves <= pointers)]
-        self._below_triple = self._leaves[self._leaves > pointers]
-        self._middles = _distinct((self._below_triple - 1 - pointers) // pointers)
-        self._single = int(len(self._leaves) > 0 and self._leaves[0] == 0)
-        self._double_at = self._single
-        self._triple_at = self._single + bool(len(self._below_double)) + len(self._below_double)
-        self.count = self._triple_at + bool(len(self._middles)) + len(self._middles) + len(self._below_triple)
-
-    def pack_inode(self, numbers: Array64) -> Pointers:
-        """Return the 15 words of the inode."""
-        i_block = np.zeros(N_BLOCKS, np.uint32)
-        self._fill(i_block[:DIRECT_BLOCKS], 0)
-        if self._single:
-            i_block[IND_SLOT] = numbers[0]
-        if len(self._below_double):
-            i_block[DIND_SLOT] = numbers[self._double_at]
-        if len(self._below_triple):
-            i_block[TIND_SLOT] = numbers[self._triple_at]
-        return i_block
-
-    def pack(self, numbers: Array64) -> Iterator[Pointers]:
-        """Yield the indirect blocks in order, a bounded number at a time; each piece has shape (count, pointers)."""
-        size = self.pointers
-        if self._single:
-            yield self._leaf_rows(self._leaves[:1])
-        if len(self._below_double):
-            first_leaf = self._double_at + 1
-            row = np.zeros((1, size), np.uint32)
-            row[0, self._below_double - 1] = numbers[first_leaf : first_leaf + len(self._below_double)]
-            yield row
-            yield from self._leaf_blocks(self._below_double)
-        if len(self._below_triple):
-            first_middle = self._triple_at + 1
-            first_leaf = first_middle + len(self._middles)
-            row = np.zeros((1, size), np.uint32)
-            row[0, self._middles] = numbers[first_middle:first_leaf]
-            yield row
-            leaves = self._below_triple - 1 - size
-            rows = np.zeros((len(self._middles), size), np.uint32)
-            rows[np.searchsorted(self._middles, leaves // size), leaves % size] = numbers[first_leaf:]
-            yield rows
-            yield from self._leaf_blocks(self._below_triple)
-
-    def _leaf_blocks(self, leaves: Array64) -> Iterator[Pointers]:
-        for low in range(0, len(leaves), LEAVES_AT_ONCE):
-            yield self._leaf_rows(leaves[low : low + LEAVES_AT_ONCE])
-
-    def _leaf_rows(self, leaves: Array64) -> Pointers:
-        rows = np.zeros((len(leaves), self.pointers), np.uint32)
-        # A run of consecutive leaves maps one logical range.
-        breaks = np.flatnonzero(np.diff(leaves) != 1) + 1
-        bounds = [0, *breaks.tolist(), len(leaves)]
-        for low, high in pairwise(bounds):
-            self._fill(rows[low:high].reshape(-1), DIRECT_BLOCKS + int(leaves[low]) * self.pointers)
-        return rows
-
-    def _fill(self, out: Pointers, first: int) -> None:
-        """Set the block numbers of logical blocks ``first`` .. ``first + len(out)``; holes stay 0."""
-        end = first + len(out)
-        for logical, physical, count in self._overlapping(first, end):
-            low, high = max(first, logical), min(end, logical + count)
-            if low < high:
-                out[low - first : high - first] = physical + np.arange(low - logical, high - logical)
-
-    def _overlapping(self, first: int, end: int) -> Sequence[Extent]:
-        extents = self.extents
-        if len(extents) < 16:
-            return extents
-        # Bisection, as extents are sorted by logical block.
-        low, high = 0, len(extents)
-        while low < high:
-            middle = (low + high) // 2
-            if extents[middle][0] + extents[middle][2] <= first:
-                low = middle + 1
-            else:
-                high = middle
-        stop = low
-        while stop < len(extents) and extents[stop][0] < end:
-            stop += 1
-        return extents[low:stop]
+    return sum(count for _, _, count in extents) + indirect_count(extents, block_size // POINTER_SIZE)

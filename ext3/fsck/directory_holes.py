@@ -10,9 +10,9 @@ import numpy.typing as npt
 
 from ..constants import POINTER_SIZE, ROOT_INO, SECTOR
 from ..errors import CorruptError
-from ..format.block_map import extent_list, group_runs
+from ..format.block_map_columns import group_runs
 from ..format.dirent_block import empty_block, new_directory_block
-from ..format.indirect_blocks import IndirectBlocks
+from ..format.indirect_blocks_columns import IndirectBlocks
 from ..format.inode import patch_inode
 from ..format.schema import INODE_CORE
 from .block_walk import MapWalk, Pointer
@@ -91,7 +91,7 @@ def _set_map(context: Context, ino: int, blocks: Numbers) -> None:
     raw = context.read_inode(ino)
     size = context.block_size
     logical = np.flatnonzero(blocks)
-    tables = IndirectBlocks(extent_list(group_runs(logical, blocks[logical])), size // POINTER_SIZE)
+    tables = IndirectBlocks(group_runs(logical, blocks[logical]), size // POINTER_SIZE)
     runs = context.allocate(tables.count) if tables.count else []
     numbers = np.array([block for first, count in runs for block in range(first, first + count)], np.int64)
     for number, pointers in zip(numbers.tolist(), (row for part in tables.pack(numbers) for row in part), strict=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from ..constants import (
     JBD_MAGIC,
@@ -26,6 +25,7 @@ from ..constants import (
 )
 from ..device.block_overlay import BlockOverlay
 from ..errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
+from ..format.block_map import Extents
 from ..format.group_desc import outside_group
 from ..format.inode import Inode, parse_inode
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
@@ -36,7 +36,7 @@ from ..journal.log import (
     Journal,
     Replay,
     check_journal_features,
-    journal_blocks,
+    journal_extents,
     journal_violations,
     parse_journal,
     scan_log,
@@ -74,10 +74,15 @@ NO_UUID = bytes(16)
 
 
 class _File(NamedTuple):
-    """Journal file: its inode, and its blocks in order."""
+    """Journal file: its inode and its extents."""
 
     inode: Inode
-    blocks: npt.NDArray[np.int64]
+    extents: Extents
+
+    @property
+    def first_block(self) -> int:
+        """Filesystem block of its superblock."""
+        return self.extents[0][1]
 
 
 def check_journal(context: Context) -> None:
@@ -169,15 +174,16 @@ def _file(context: Context, ino: int, raw: bytes = b"") -> _File:
     # Only the first 128 bytes matter: pass 1 repairs the extra area.
     inode = parse_inode((raw or context.read_inode(ino))[: INODE_CORE.size], ino)
     where = f"journal inode {inode.stat.ino}"
-    blocks = journal_blocks(context.storage, superblock, inode)
-    if len(blocks) < MIN_JOURNAL_BLOCKS:
+    extents = journal_extents(context.storage, superblock, inode)
+    if extents.blocks < MIN_JOURNAL_BLOCKS:
         raise CorruptError(where, "i_size", inode.stat.size, f"at least {MIN_JOURNAL_BLOCKS} blocks")
     geometry = superblock.geometry
+    blocks = np.concatenate([np.arange(first, first + count) for _, first, count in extents])
     group, place = np.divmod(blocks - superblock.first_data_block, superblock.blocks_per_group)
     inside = place < geometry.head_blocks[group]
     if inside.any():
         raise CorruptError(where, "block map", int(blocks[inside][0]), "no block of a superblock or of descriptors")
-    return _File(inode, blocks)
+    return _File(inode, extents)
 
 
 def _hidden(context: Context) -> _File | None:
@@ -249,9 +255,9 @@ def empty_journal_superblock(context: Context, blocks: int) -> bytes:
 
 def _check_superblock(context: Context, file: _File) -> Journal | None:
     """Return the journal; None if it is empty since its superblock was written anew."""
-    place = int(file.blocks[0]) * context.block_size
+    place = file.first_block * context.block_size
     raw = context.storage.read(place, JOURNAL_SUPERBLOCK.size)
-    violations = list(journal_violations(raw, context.block_size, len(file.blocks)))
+    violations = list(journal_violations(raw, context.block_size, file.extents.blocks))
     if violations and violations[0].field in ("s_first", "s_start"):
         raw, violations = _with_first_block(context, file, raw, violations)
     fields = JOURNAL_SUPERBLOCK.record(raw)
@@ -265,13 +271,13 @@ def _check_superblock(context: Context, file: _File) -> Journal | None:
         # Without needs_recovery nothing in the log counts: where it begins does not matter then.
         unused = violations[0].field == "s_start" and not context.superblock.needs_recovery
         problem = JOURNAL_START if unused else JOURNAL_HEAD
-        if not context.fix(problem, Place(block=int(file.blocks[0])), got=str(violations[0])):
+        if not context.fix(problem, Place(block=file.first_block), got=str(violations[0])):
             raise GaveUp("the filesystem cannot be checked without its journal")
-        context.storage.write(place, empty_journal_superblock(context, len(file.blocks)))
+        context.storage.write(place, empty_journal_superblock(context, file.extents.blocks))
         _clear_recovery(context)
         context.must_check = True
         return None
-    journal = parse_journal(raw, file.blocks)
+    journal = parse_journal(raw, file.extents)
     if senseless or (journal.version == 1 and any(fields[name] for name in V2_FIELDS)):
         context.fix(JOURNAL_VERSION_1)
         cleared: dict[str, object] = dict.fromkeys(V2_FIELDS, 0)
@@ -287,11 +293,11 @@ def _with_first_block(context: Context, file: _File, raw: bytes, violations: lis
     changed = bytearray(raw)
     row = JOURNAL_SUPERBLOCK.view(changed)[0]
     got, row["s_first"] = int(row["s_first"]), 1
-    left = list(journal_violations(bytes(changed), context.block_size, len(file.blocks)))
+    left = list(journal_violations(bytes(changed), context.block_size, file.extents.blocks))
     if left or got == 1:
         return raw, violations
-    context.fix(JOURNAL_FIRST, Place(block=int(file.blocks[0])), got=got, want=1)
-    context.storage.write(int(file.blocks[0]) * context.block_size, changed)
+    context.fix(JOURNAL_FIRST, Place(block=file.first_block), got=got, want=1)
+    context.storage.write(file.first_block * context.block_size, changed)
     return bytes(changed), left
 
 
@@ -312,7 +318,7 @@ def _write_superblock(context: Context, journal: Journal, fields: dict[str, obje
     for name, value in fields.items():
         row[name] = value
     context.storage.write(journal.offset(0), raw)
-    return parse_journal(bytes(raw), journal.blocks)
+    return parse_journal(bytes(raw), journal.extents)
 
 
 def _clear_recovery(context: Context) -> None:

@@ -17,7 +17,7 @@ from ..format.block_map import map_limit
 from ..format.dirent_block import DOT_REC_LEN, is_name, pack_block, record_size
 from ..format.dirent_block import Record as Name
 from ..format.extent_tree import ExtentTree, read_extent_tree
-from ..format.indirect_blocks import IndirectBlocks
+from ..format.indirect_blocks_columns import IndirectBlocks
 from ..format.schema import DIRENT
 from ..format.xattr import inode_attributes, pack_inode_area
 from .attribute_check import area_fault

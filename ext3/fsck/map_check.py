@@ -14,6 +14,7 @@ from ..check.block_maps import TABLES_BYTES, read_blocks
 from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE, RESIZE_INO
 from ..errors import DeviceError
 from ..format.block_map import PointerBounds, table_name
+from ..format.block_map_columns import inside
 from .context import Context
 from .problem import Place, Problem
 from .problems import inodes as problems
@@ -159,7 +160,7 @@ class MapCheck:
             return
         blocks = table[index].astype(np.int64)
         logical = start + index
-        bad = ~self._bounds.inside(blocks)
+        bad = ~inside(self._bounds, blocks)
         if self._last_allowed is not None:
             bad |= logical > self._last_allowed
         if bad.any() or self._full(len(blocks)):
@@ -220,7 +221,7 @@ class MapCheck:
         span = self._per_block**level
         index = np.flatnonzero(table)
         blocks = table[index].astype(np.int64)
-        good = self._bounds.inside(blocks)
+        good = inside(self._bounds, blocks)
         self._report_rows(problems.ILLEGAL_BLOCK, table, index[~good], slot, start, span, block)
         index, blocks = index[good], blocks[good]
         enter = self._tables.enter(blocks)

@@ -12,6 +12,7 @@ from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..edit.blocks import Run
 from ..errors import DeviceError
 from ..format.block_map import PointerBounds
+from ..format.block_map_columns import inside
 from .context import Context
 from .map_check import PointerTables
 
@@ -35,8 +36,12 @@ class MapTables:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._entered = PointerTables(context)
-        self.inside = PointerBounds.of(context.superblock, "block map").inside
+        self._bounds = PointerBounds.of(context.superblock, "block map")
         self.per_block = context.block_size // POINTER_SIZE
+
+    def inside(self, blocks: Pointers | Numbers) -> npt.NDArray[np.bool_]:
+        """Return which blocks are in the filesystem."""
+        return inside(self._bounds, blocks)
 
     def enter(self, block: int) -> bool:
         """Return whether a pointer block may be entered."""

@@ -13,7 +13,8 @@ from ..defaults import default_journal_blocks
 from ..edit.blocks import Run
 from ..errors import NoSpaceError
 from ..format.block_map import Extent
-from ..format.indirect_blocks import IndirectBlocks, dense_count
+from ..format.indirect_blocks import dense_count
+from ..format.indirect_blocks_columns import IndirectBlocks
 from ..format.inode import InodeRecord
 from .context import Context
 from .journal_check import empty_journal_superblock

@@ -8,17 +8,16 @@ transaction without its commit block is ignored. Source: Linux ``fs/jbd2/recover
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from itertools import pairwise
 
 from ..constants import JBD_MAGIC, S_IFMT, S_IFREG
 from ..device.base import BlockDevice
 from ..errors import CorruptError, UnsupportedError
-from ..format.block_map import map_limit, read_inode_map
+from ..format.block_map import Extents, map_limit, read_inode_map
 from ..format.inode import Inode, parse_inode
 from ..format.inode_table import inode_offset
 from ..format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
@@ -30,7 +29,7 @@ __all__ = [
     "Journal",
     "Replay",
     "check_journal_features",
-    "journal_blocks",
+    "journal_extents",
     "journal_violations",
     "parse_journal",
     "read_journal",
@@ -51,9 +50,6 @@ _INCOMPAT_NAMES = {
 }
 _WRAP = 1 << 32
 
-Numbers = npt.NDArray[np.int64]
-Positions = TypeVar("Positions", int, Numbers)
-
 
 def sequence_after(sequence: int, steps: int = 1) -> int:
     """Return the sequence number ``steps`` later: 32 bits, wrapping to 0."""
@@ -62,14 +58,14 @@ def sequence_after(sequence: int, steps: int = 1) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Internal journal. ``blocks``: filesystem block of each journal block, shape (maxlen,).
+    """Internal journal. ``extents``: (journal block, filesystem block, count), without holes.
 
     Journal block 0 holds the superblock ``raw`` (1024 bytes); blocks ``first`` to maxlen - 1 are the log. ``start`` is the
     block where the log begins (0: empty) with transaction ``sequence``. ``version`` is 1 or 2.
     """
 
     block_size: int
-    blocks: Numbers
+    extents: Extents
     first: int
     start: int
     sequence: int
@@ -79,15 +75,33 @@ class Journal:
 
     @property
     def maxlen(self) -> int:
-        return len(self.blocks)
+        return self.extents.blocks
+
+    @property
+    def runs(self) -> list[tuple[int, int]]:
+        """Runs (first block, count) of the filesystem's blocks that it has, ascending."""
+        return sorted((block, count) for _, block, count in self.extents)
 
     def offset(self, position: int) -> int:
-        """Return the byte offset in the image of journal block ``position``."""
-        return int(self.blocks[position]) * self.block_size
+        """Return the byte offset in the image of journal block ``position``. Raises IndexError behind the last."""
+        block = self.extents.find(position)
+        if block is None:
+            raise IndexError(f"journal block {position}")
+        return block * self.block_size
 
-    def wrapped(self, position: Positions) -> Positions:
-        """Return where a position of the log, or an array of them, is: behind its end the log goes on at ``first``."""
+    def wrapped(self, position: int) -> int:
+        """Return where a position of the log is: behind its end the log goes on at ``first``."""
         return self.first + (position - self.first) % (self.maxlen - self.first)
+
+    def log_runs(self, position: int, count: int) -> Iterator[tuple[int, int]]:
+        """Yield the runs (first block, count) of filesystem blocks in which ``count`` blocks of the log lie, in their order.
+
+        ``position``: the journal block of the first. The runs have gaps between them where indirect blocks are.
+        """
+        behind = max(position + count - self.maxlen, 0)
+        for low, high in ((position, position + count - behind), (self.first, self.first + behind)):
+            for _, block, length in self.extents.cut(low, high):
+                yield block, length
 
 
 @dataclass(slots=True)
@@ -124,22 +138,22 @@ def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> 
     if ino > superblock.inodes_count:
         raise CorruptError("superblock", "s_journal_inum", ino, f"<= {superblock.inodes_count}")
     inode = parse_inode(device.read(inode_offset(superblock, groups, ino), superblock.inode_size), ino)
-    blocks = journal_blocks(device, superblock, inode)
-    raw = device.read(int(blocks[0]) * superblock.block_size, JOURNAL_SUPERBLOCK.size)
-    for violation in journal_violations(raw, superblock.block_size, len(blocks)):
+    extents = journal_extents(device, superblock, inode)
+    raw = device.read(extents[0][1] * superblock.block_size, JOURNAL_SUPERBLOCK.size)
+    for violation in journal_violations(raw, superblock.block_size, extents.blocks):
         if violation.field in _LENGTHS:
             check_journal_features(raw)  # another format may have other lengths
         raise violation.error
     check_journal_features(raw)
-    return parse_journal(raw, blocks)
+    return parse_journal(raw, extents)
 
 
-def parse_journal(raw: bytes, blocks: Numbers) -> Journal:
+def parse_journal(raw: bytes, extents: Extents) -> Journal:
     """Return the journal whose superblock is ``raw``, one without violations, in the file of these blocks."""
     fields = JOURNAL_SUPERBLOCK.record(raw)
     return Journal(
         block_size=fields["s_blocksize"],
-        blocks=blocks[: fields["s_maxlen"]],
+        extents=Extents(extents.cut(0, fields["s_maxlen"])),
         first=fields["s_first"],
         start=fields["s_start"],
         sequence=fields["s_sequence"],
@@ -189,8 +203,8 @@ def check_journal_features(raw: bytes) -> None:
         raise UnsupportedError(names, hint="e2fsck -fy plays it back; tune2fs -O ^has_journal, then -j, makes a plain one")
 
 
-def journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) -> Numbers:
-    """Return the blocks of a journal file in order. Raises CorruptError if the inode is no journal's, or has a hole."""
+def journal_extents(device: BlockDevice, superblock: Superblock, inode: Inode) -> Extents:
+    """Return the extents of a journal file. Raises CorruptError if the inode is no journal's, or has a hole."""
     where = f"journal inode {inode.stat.ino}"
     if inode.stat.mode & S_IFMT != S_IFREG:
         raise CorruptError(where, "i_mode", f"{inode.stat.mode:#o}", "a regular file")
@@ -201,14 +215,12 @@ def journal_blocks(device: BlockDevice, superblock: Superblock, inode: Inode) ->
     if not 3 <= count <= most:
         raise CorruptError(where, "i_size", inode.stat.size, f"from 3 to {most} blocks")
     extents = read_inode_map(device, superblock, inode, count, where=where).extents
-    mapped = int(extents[:, 2].sum())
-    if mapped != count:
-        raise CorruptError(where, "block map", f"{count - mapped} holes", "none")
-    blocks = np.concatenate([np.arange(row[1], row[1] + row[2], dtype=np.int64) for row in extents.tolist()])
-    ordered = np.sort(blocks)
-    if (ordered[1:] == ordered[:-1]).any():
+    if extents.blocks != count:
+        raise CorruptError(where, "block map", f"{count - extents.blocks} holes", "none")
+    runs = sorted((block, length) for _, block, length in extents)
+    if any(sum(one) > other[0] for one, other in pairwise(runs)):
         raise CorruptError(where, "block map", "a block that is used twice", "each used once")
-    return blocks
+    return extents
 
 
 @dataclass(slots=True)
@@ -297,14 +309,16 @@ def _take_revoke(data: bytes, position: int, running: _Open) -> None:
         running.problem = CorruptError(f"journal block {position}", "r_count", count, f"<= {len(data)}")
         return
     numbers = max(0, count - JOURNAL_REVOKE.size) // 4
-    running.revoked += np.frombuffer(data, ">u4", numbers, JOURNAL_REVOKE.size).tolist()
+    running.revoked += struct.unpack_from(f">{numbers}I", data, JOURNAL_REVOKE.size)
 
 
 def _check_targets(journal: Journal, blocks: dict[int, int], blocks_count: int) -> None:
-    targets = np.fromiter(blocks, np.int64, len(blocks))
-    outside = targets >= blocks_count
-    inside = np.isin(targets, journal.blocks)
-    for bad, want in ((outside, f"< {blocks_count}"), (inside, "outside the journal")):
-        if bad.any():
-            block = int(targets[int(bad.argmax())])
-            raise CorruptError(f"journal block {blocks[block]}", "t_blocknr", block, want)
+    for block, position in blocks.items():
+        if block >= blocks_count:
+            raise CorruptError(f"journal block {position}", "t_blocknr", block, f"< {blocks_count}")
+    runs = journal.runs
+    starts = [first for first, _ in runs]
+    for block, position in blocks.items():
+        at = bisect_right(starts, block) - 1
+        if at >= 0 and block < sum(runs[at]):
+            raise CorruptError(f"journal block {position}", "t_blocknr", block, "outside the journal")

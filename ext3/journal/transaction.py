@@ -9,12 +9,10 @@ revoke. Source of the format: Linux ``fs/jbd2/commit.c``, ``fs/jbd2/checkpoint.c
 
 from __future__ import annotations
 
+import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
-
-import numpy as np
 
 from ..constants import JBD_MAGIC
 from ..device.base import BlockDevice
@@ -208,20 +206,20 @@ class LogWriter:
         )  # fmt: skip
 
     def _write_log(self, position: int, log: Sequence[Content]) -> None:
-        journal, size = self.journal, self.journal.block_size
-        places = journal.blocks[journal.wrapped(np.arange(position, position + len(log)))]
-        # The journal's own blocks have gaps where its indirect blocks are, and the log goes on at its first block.
-        cuts = [0, *(np.flatnonzero(np.diff(places) != 1) + 1).tolist(), len(log)]
-        for start, end in pairwise(cuts):
-            for at in range(start, end, WRITE_BYTES // size):
-                stop = min(end, at + WRITE_BYTES // size)
-                self.device.write(int(places[at]) * size, b"".join(log[at:stop]))
+        size = self.journal.block_size
+        at = 0
+        for first, count in self.journal.log_runs(position, len(log)):
+            for start in range(first, first + count, WRITE_BYTES // size):
+                part = log[at : at + min(WRITE_BYTES // size, first + count - start)]
+                self.device.write(start * size, b"".join(part))
+                at += len(part)
 
     def _revoke_blocks(self, revoked: list[int]) -> Iterator[bytes]:
         size = self.journal.block_size
         step = _revokes_per_block(size)
         for start in range(0, len(revoked), step):
-            numbers = np.array(revoked[start : start + step], ">u4").tobytes()
+            part = revoked[start : start + step]
+            numbers = struct.pack(f">{len(part)}I", *part)
             head = JOURNAL_REVOKE.packer.pack(JBD_MAGIC, REVOKE, self.sequence, JOURNAL_REVOKE.size + len(numbers))
             yield (head + numbers).ljust(size, b"\0")
 

@@ -23,7 +23,8 @@ from ..constants import (
 )
 from ..errors import TooLargeError, XattrError
 from ..format import xattr
-from ..format.indirect_blocks import IndirectBlocks, dense_counts, file_limit, segment_extents
+from ..format.indirect_blocks import file_limit, indirect_count, segment_extents
+from ..format.indirect_blocks_columns import dense_counts
 from ..format.inode_fields import area_size
 from .directories import DirectoryPlan, lay_out_directories
 from .tree import Tree
@@ -105,7 +106,7 @@ def measure(tree: Tree, block_size: int, inode_size: int, hash_seed: tuple[int, 
     for node, segments in tree.segments.items():
         maps[node] = segment_extents(((offset, offset + length) for offset, length, _ in segments), block_size)
         data_blocks[node] = sum(count for _, _, count in maps[node])
-        indirect[node] = IndirectBlocks(maps[node], pointers).count
+        indirect[node] = indirect_count(maps[node], pointers)
     filled = regular & (data_blocks > 0)
     single = size >= LARGE_FILE_BYTES
     single[list(maps)] = True

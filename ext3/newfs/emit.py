@@ -15,7 +15,7 @@ import numpy.typing as npt
 from ..constants import SUPERBLOCK_OFFSET
 from ..device.base import BlockDevice, FileDevice
 from ..device.writeback import WriteBehind
-from ..format.indirect_blocks import dense_counts
+from ..format.indirect_blocks_columns import dense_counts
 from ..progress import Progress
 from ..workers import MAX_JOBS, Advance, cut, parallel_map, workers_for
 from .copy import DataWriter

@@ -23,7 +23,7 @@ from ..constants import (
     USER_FLAGS,
     InodeFlag,
 )
-from ..format.indirect_blocks import dense_roots
+from ..format.indirect_blocks_columns import dense_roots
 from ..format.inode import InodeRecord
 from ..format.inode_fields import SECOND, encode_device
 from ..format.inode_table import Records, pack_table

@@ -6,8 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from ..format.block_map import Extent, Pointers
-from ..format.indirect_blocks import IndirectBlocks
+from ..format.block_map import Extent
+from ..format.block_map_columns import Pointers
+from ..format.indirect_blocks_columns import IndirectBlocks
 from .free_space import FreeSpace
 
 __all__ = ["PlacedMap"]

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-import numpy as np
-
 from ..constants import FLAGS_UNSIGNED_HASH
 from ..device.base import BlockDevice
 from ..format.block_map import Extents
@@ -31,10 +29,10 @@ def find_by_index(
     size = superblock.block_size
 
     def read(logical: int) -> bytes:
-        row = int(np.searchsorted(extents[:, 0], logical, side="right")) - 1
-        if row < 0 or logical >= extents[row, 0] + extents[row, 2]:
+        block = extents.find(logical)
+        if block is None:
             raise OddIndexError(f"a hole at block {logical}")
-        return device.read(int(extents[row, 1] + logical - extents[row, 0]) * size, size)
+        return device.read(block * size, size)
 
     def node_at(logical: int) -> DxNode:
         return read_node(root if logical == 0 else read(logical), logical, blocks=count)

@@ -6,10 +6,8 @@ import io
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from ..device.base import BlockDevice, FileDevice
-from ..format.block_map import Extents, extent_list
+from ..format.block_map import Extents
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
@@ -53,7 +51,7 @@ class SeekableFile(io.RawIOBase):
 
 
 class FileReader(SeekableFile):
-    """File of ``size`` bytes mapped by ``extents`` (rows logical, physical, count; ascending)."""
+    """File of ``size`` bytes mapped by ``extents``."""
 
     def __init__(self, device: BlockDevice, extents: Extents, size: int, block_size: int) -> None:
         super().__init__()
@@ -65,7 +63,7 @@ class FileReader(SeekableFile):
     @property
     def extents(self) -> list[tuple[int, int, int]]:
         """Extents of the data, see ``Filesystem.data_extents``."""
-        return extent_list(self._extents)
+        return list(self._extents)
 
     def read_at(self, offset: int, size: int) -> bytes:
         """Return ``size`` bytes from byte ``offset``, fewer at the end of the file; the position stays. Thread-safe."""
@@ -98,7 +96,7 @@ class FileReader(SeekableFile):
         unit = self._block_size
         return [
             (logical * unit, physical * unit, min(count * unit, self.size - logical * unit))
-            for logical, physical, count in self.extents
+            for logical, physical, count in self._extents
             if logical * unit < self.size
         ]
 
@@ -127,19 +125,12 @@ class FileReader(SeekableFile):
 
     def _pieces(self, start: int, end: int) -> Iterator[bytes]:
         """Iterate over the bytes from ``start`` to ``end``, all inside the file: one piece for each hole and device read."""
-        first = 0
-        if len(self._extents) > 1:
-            first = int(np.searchsorted(self._extents[:, 0], start // self._block_size, "right")) - 1
-        for index in range(max(0, first), len(self._extents)):
-            logical, physical, count = (number * self._block_size for number in self._extents[index].tolist())
-            if logical >= end:
-                break
-            if logical + count <= start:
-                continue
-            data_start, data_end = max(start, logical), min(end, logical + count)
+        unit = self._block_size
+        for logical, physical, count in self._extents.cut(start // unit, -(-end // unit)):
+            data_start, data_end = max(start, logical * unit), min(end, (logical + count) * unit)
             if data_start > start:
                 yield bytes(data_start - start)
-            shift = physical - logical
+            shift = (physical - logical) * unit
             for piece in range(data_start, data_end, READ_BYTES):
                 yield self._device.read(piece + shift, min(READ_BYTES, data_end - piece))
             start = data_end

@@ -40,7 +40,7 @@ from ..errors import (
     PathNotFoundError,
 )
 from ..format import xattr
-from ..format.block_map import BlockMap, PointerBounds, extent_list, map_limit, read_inode_map
+from ..format.block_map import BlockMap, PointerBounds, map_limit, read_inode_map
 from ..format.dirent import Entry, directory_block_count, directory_blocks, read_entries
 from ..format.geometry import Geometry
 from ..format.group_desc import read_bitmap, read_groups
@@ -231,7 +231,7 @@ class Filesystem:
         extents = self._map(self.inode(ino), 1).extents
         if not len(extents):
             raise CorruptError("journal", "first block", "a hole", "a block")
-        raw = self.device.read(int(extents[0, 1]) * self._superblock.block_size, JOURNAL_SUPERBLOCK.size)
+        raw = self.device.read(extents[0][1] * self._superblock.block_size, JOURNAL_SUPERBLOCK.size)
         fields = JOURNAL_SUPERBLOCK.record(raw)
         if fields["h_magic"] != JBD_MAGIC:
             raise CorruptError("journal", "h_magic", f"{fields['h_magic']:#x}", f"{JBD_MAGIC:#x}")
@@ -332,7 +332,7 @@ class Filesystem:
         extents = self._map(inode, 1).extents
         if not len(extents):
             raise CorruptError(where, "i_block[0]", 0, "the block of the target")
-        return checked_target(self.device.read(int(extents[0, 1]) * size, inode.stat.size), inode.stat.ino)
+        return checked_target(self.device.read(extents[0][1] * size, inode.stat.size), inode.stat.ino)
 
     # Directories
 
@@ -460,7 +460,7 @@ class Filesystem:
 
     def data_extents(self, path_or_ino: PathOrIno) -> list[tuple[int, int, int]]:
         """Return (logical block, physical block, count) of a file's or directory's data, ascending; gaps are holes."""
-        return extent_list(self.block_map(path_or_ino).extents)
+        return list(self.block_map(path_or_ino).extents)
 
     def block_map(self, path_or_ino: PathOrIno | Inode) -> BlockMap:
         """Return the block map up to the size of the file; empty if the data is in the inode."""

@@ -41,7 +41,7 @@ def move_journal(changes: Transactions, pointers: Pointers, moves: Moves) -> Non
     contents = {block: bytearray(device.read(block * size, size)) for block in tables.tolist()}
     for block, start, to in zip(container.tolist(), (pointers.at % size).tolist(), target.tolist(), strict=True):
         contents[block][start : start + 4] = to.to_bytes(4, "little")
-    first = int(journal.blocks[0])
+    first = journal.extents[0][1]
     raw = bytearray(device.read(first * size, size))
     row = JOURNAL_SUPERBLOCK.view(raw)
     row["s_start"], row["s_sequence"] = 0, changes.sequence

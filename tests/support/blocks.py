@@ -216,7 +216,9 @@ class ImageBlocks(MemoryBlocks):
 def count_blocks(mapping: BlockMapEditor) -> tuple[int, int]:
     """Data blocks and pointer blocks of a map, as they are read; Ext3Error if it contradicts the format."""
     reader = MapReader(mapping._blocks.read, mapping._blocks.block_size // 4, mapping._bounds)
-    data = sum(len(reader.bounds.used(leaf.pointers, leaf.name)) for leaf in reader.leaves(mapping.i_block, 0, mapping.limit))
+    limit = mapping.limit
+    leaves = reader.leaves(mapping.i_block, 0, limit)
+    data = sum(count for leaf in leaves for _, _, count in leaf.runs(reader.bounds, 0, limit))
     return data, len(reader.loaded)
 
 

@@ -46,7 +46,7 @@ class Image:
     def _block_of(self, directory: int, name: bytes) -> tuple[int, bytes]:
         size = self.superblock.block_size
         with ext3.Filesystem.open(self.device) as fs:
-            extents = fs.block_map(directory).extents.tolist()
+            extents = fs.block_map(directory).extents
         for _, first, count in extents:
             for block in range(first, first + count):
                 data = self.device.read(block * size, size)
@@ -88,7 +88,7 @@ def filled_context(image: Image, policy: Policy | None = None) -> Context:
     with ext3.Filesystem.open(image.device) as fs:
         for ino in census.directories.tolist():
             census.names[ino] += 1
-            block = int(fs.block_map(ino).extents[0, 1])
+            block = fs.block_map(ino).extents[0][1]
             data = image.device.read(block * image.superblock.block_size, image.superblock.block_size)
             found = find_record(data, b"..")
             assert found is not None

@@ -8,7 +8,7 @@ import numpy as np
 
 import ext3
 from ext3.constants import ROOT_INO
-from ext3.edit.block_map_edit import BlockMapEditor
+from ext3.format.block_map import MapReader, PointerBounds, map_limit
 from ext3.format.inode import Inode, fast_symlink
 
 from .blocks import MemoryBlocks
@@ -73,6 +73,8 @@ def _blocks_of(reader: _Reader, inode: Inode) -> list[int]:
     target = inode.stat.is_symlink and fast_symlink(inode, reader.block_size) is not None
     if target or not (inode.stat.is_dir or inode.stat.is_file or inode.stat.is_symlink):
         return taken
-    editor = BlockMapEditor(reader, inode.i_block, first=reader.first, end=reader.end, where="check")
-    cut = editor._cut_from(0, editor.limit)
-    return [*taken, *cut.data.tolist(), *cut.tables]
+    bounds = PointerBounds(reader.first, reader.end, "check")
+    tables = MapReader(reader.read, reader.block_size // 4, bounds)
+    for leaf in tables.leaves(inode.i_block, 0, map_limit(reader.block_size)):
+        taken += [pointer for pointer in leaf.pointers if pointer]
+    return [*taken, *tables.loaded]

@@ -16,7 +16,7 @@ __all__ = ["to_extents", "to_inline"]
 def to_extents(image: Inodes, name: str, *, node: int = 0, room: int = 4) -> None:
     """Map a file without holes by one extent for each run, in a node of its own if ``node`` is a block."""
     with ext3.Filesystem.open(image.device) as fs:
-        runs = fs.block_map(image[name]).extents.tolist()
+        runs = fs.block_map(image[name]).extents
         blocks = fs.block_map(image[name]).mapped
     rows = b"".join(EXTENT.packer.pack(logical, count, 0, first) for logical, first, count in runs)
     if node:

@@ -64,7 +64,7 @@ def test_a_sound_filesystem_agrees(image: Image) -> None:
             assert census.names[entry.ino] == inode.stat.links
             if inode.stat.is_file or inode.stat.is_dir:
                 mapped = fs.block_map(inode)
-                for _, start, count in mapped.extents.tolist():
+                for _, start, count in mapped.extents:
                     assert (owner[start : start + count] == entry.ino).all()
                 assert all(owner[block] == entry.ino for block in mapped.indirect)
         assert int((owner == RESIZE_INO).sum()) == 1

@@ -96,7 +96,7 @@ def test_maps_agree_with_the_reader_of_one(image: Path) -> None:
         for row, inode in enumerate(inodes):
             want = read_inode_map(device, superblock, inode, 1 << 24)
             mine = maps.row == row
-            blocks = [(at + n, to + n) for at, to, count in want.extents.tolist() for n in range(count)]
+            blocks = [(at + n, to + n) for at, to, count in want.extents for n in range(count)]
             assert sorted(zip(maps.logical[mine].tolist(), maps.block[mine].tolist(), strict=True)) == blocks
             assert sorted(maps.pointer_block[maps.pointer_row == row].tolist()) == sorted(want.indirect)
             assert maps.blocks[row] == len(blocks) + len(want.indirect)

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
+import sys
 import tracemalloc
-from itertools import pairwise
+from array import array
 
 import numpy as np
 import pytest
@@ -10,15 +11,19 @@ from hypothesis import strategies as st
 
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
+from ext3.format import block_map, block_map_columns
 from ext3.format.block_map import (
     BlockMap,
+    Extent,
+    Extents,
     PointerBounds,
-    extent_list,
-    group_few,
+    consecutive,
     group_runs,
-    join_runs,
     map_limit,
+    pack_pointers,
+    parse_pointers,
     read_block_map,
+    table_runs,
 )
 
 BLOCK = 64  # 16 pointers: all levels in a few blocks
@@ -63,8 +68,8 @@ def read(device: MemoryDevice, i_block: list[int], wanted: int, end: int = BLOCK
     return read_block_map(device, i_block, block_size=BLOCK, first=1, end=end, wanted=wanted, where="inode 12")
 
 
-def rows(found: BlockMap) -> list[list[int]]:
-    return found.extents.tolist()
+def rows(found: BlockMap) -> list[Extent]:
+    return list(found.extents)
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(-3, 3)), max_size=30))
@@ -72,9 +77,9 @@ def test_runs_of_few_and_of_many(steps: list[tuple[int, int]]) -> None:
     blocks, logical, physical = [], 0, 100
     for skip, jump in steps:
         blocks.append((logical := logical + 1 + skip, physical := physical + 1 + jump))
-    found = group_runs(np.array([at for at, _ in blocks], np.int64), np.array([block for _, block in blocks], np.int64))
-    assert extent_list(found) == group_few(blocks)
-    assert [(at + step, block + step) for at, block, count in group_few(blocks) for step in range(count)] == blocks
+    columns = np.array(blocks, np.int64).reshape(-1, 2).T
+    assert block_map_columns.group_runs(*columns) == group_runs(blocks)
+    assert [(at + step, block + step) for at, block, count in group_runs(blocks) for step in range(count)] == blocks
 
 
 def test_limit_of_real_block_sizes() -> None:
@@ -85,7 +90,7 @@ def test_limit_of_real_block_sizes() -> None:
 def test_runs_cross_from_direct_to_indirect() -> None:
     device = MemoryDevice(BLOCK * BLOCKS)
     found = read(device, write_map(device, {number: 100 + number for number in range(5, 28)}, 400), 28)
-    assert rows(found) == [[5, 105, 23]]
+    assert rows(found) == [(5, 105, 23)]
     assert found.indirect == [400]
     assert found.mapped == 23
 
@@ -94,7 +99,7 @@ def test_only_what_is_wanted() -> None:
     device = MemoryDevice(BLOCK * BLOCKS)
     i_block = write_map(device, {number: 100 + number for number in range(300)}, 450)
     for wanted in (0, 1, 11, 12, 13, 27, 28, 29, 44, 45, 283, 284, 285, 300):
-        assert rows(read(device, i_block, wanted)) == ([[0, 100, wanted]] if wanted else [])
+        assert rows(read(device, i_block, wanted)) == ([(0, 100, wanted)] if wanted else [])
 
 
 @settings(deadline=None)
@@ -123,7 +128,7 @@ def test_pointers_outside(slot: int, bad: int) -> None:
 def test_a_bad_pointer_behind_the_end_does_not_matter() -> None:
     i_block = [0] * 15
     i_block[0], i_block[5] = 100, 0xFFFFFFFF
-    assert rows(read(MemoryDevice(BLOCK * BLOCKS), i_block, 5)) == [[0, 100, 1]]
+    assert rows(read(MemoryDevice(BLOCK * BLOCKS), i_block, 5)) == [(0, 100, 1)]
 
 
 def test_bad_pointer_in_a_pointer_block() -> None:
@@ -133,30 +138,45 @@ def test_bad_pointer_in_a_pointer_block() -> None:
         read(device, i_block, 40)
 
 
-def test_violations_of_a_table_go_on() -> None:
+def test_one_pointer_in_range_and_many() -> None:
     bounds = PointerBounds(1, BLOCKS, "inode 12")
     table = np.array([5, 0, BLOCKS, 0xFFFFFFFF, BLOCKS - 1], np.uint32)
-    found = list(bounds.violations(table, "i_block", 7))
-    assert [str(violation) for violation in found] == [
-        f"inode 12: i_block[9] is {BLOCKS}, want a block from 1 to {BLOCKS - 1}",
-        f"inode 12: i_block[10] is {0xFFFFFFFF}, want a block from 1 to {BLOCKS - 1}",
-    ]
-    assert bounds.inside(table).tolist() == [bounds.holds(block) for block in table.tolist()]
+    assert block_map_columns.inside(bounds, table).tolist() == [bounds.holds(block) for block in table.tolist()]
 
 
-@given(st.lists(st.sampled_from([0, 1, 9, 10, 11, 30, 31, 0xFFFFFFFF]), max_size=12), st.integers(0, 11))
-def test_the_reader_of_a_table_raises_the_first_violation(pointers: list[int], first: int) -> None:
+@given(st.lists(st.sampled_from([0, 0, 1, 2, 3, 7, 8, 9, 0xFFFFFFFE, 0xFFFFFFFF]), max_size=12))
+def test_runs_of_a_table(blocks: list[int]) -> None:
+    assert table_runs(array("I", blocks)) == group_runs((at, block) for at, block in enumerate(blocks) if block)
+
+
+@pytest.mark.parametrize(("first", "count"), [(1, 1), (77, 12), (1, 16), (0xFFFFFFFF - 1023, 1024)])
+def test_consecutive_pointers_are_one_run(first: int, count: int) -> None:
+    table = consecutive(first, count)
+    assert table.tolist() == list(range(first, first + count))
+    assert table_runs(table) == [(0, first, count)]
+
+
+def test_pointers_are_little_endian_on_every_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = bytes(range(1, 9))
+    numbers = [0x04030201, 0x08070605]
+    assert parse_pointers(data).tolist() == numbers
+    monkeypatch.setattr(block_map.sys, "byteorder", {"little": "big", "big": "little"}[sys.byteorder])
+    swapped = parse_pointers(data)
+    assert swapped.tolist() == [0x01020304, 0x05060708]
+    assert pack_pointers(swapped) == data
+    assert swapped.tolist() == [0x01020304, 0x05060708]
+
+
+@given(st.lists(st.sampled_from([0, 1, 9, 10, 11, 29, 30, 31, 32, 0xFFFFFFFF]), max_size=12), st.integers(1, 11))
+def test_the_first_pointer_out_of_range_is_named(pointers: list[int], first: int) -> None:
     bounds = PointerBounds(first, 31, "inode 12")
-    table = np.array(pointers, np.uint32)
-    found = list(bounds.violations(table, "t", 3))
     wrong = [at for at, pointer in enumerate(pointers) if pointer and not first <= pointer < 31]
-    assert [violation.field for violation in found] == [f"t[{3 + at}]" for at in wrong]
     try:
-        assert bounds.used(table, "t", 3).tolist() == [at for at, pointer in enumerate(pointers) if pointer]
+        assert bounds.runs(array("I", pointers), "t", 3) == table_runs(array("I", pointers))
     except CorruptError as error:
-        assert str(error) == str(found[0])
+        assert (error.field, error.got) == (f"t[{3 + wrong[0]}]", pointers[wrong[0]])
     else:
-        assert not found
+        assert not wrong
 
 
 @pytest.mark.parametrize("slot", [13, 14])
@@ -176,14 +196,33 @@ def test_more_data_than_blocks() -> None:
         read(device, i_block, map_limit(BLOCK), end=40)
 
 
-@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-2, 2)), max_size=30), st.lists(st.integers(0, 30), max_size=4))
-def test_runs_that_are_grouped_in_parts(steps: list[tuple[int, int]], cuts: list[int]) -> None:
-    """Runs are the same wherever the list of blocks is cut."""
-    logical = np.cumsum([1 + gap for gap, _ in steps] or [0])
-    physical = 100 + np.cumsum([1 + jump for _, jump in steps] or [0])
-    edges = sorted({0, len(logical), *(cut for cut in cuts if cut < len(logical))})
-    parts = [group_runs(logical[low:high], physical[low:high]) for low, high in pairwise(edges)]
-    assert join_runs(np.concatenate(parts)).tolist() == group_runs(logical, physical).tolist()
+@given(st.lists(st.tuples(st.integers(0, 2), st.integers(-2, 2), st.integers(1, 4)), max_size=12), st.integers(0, 40))
+def test_extents_as_their_blocks(steps: list[tuple[int, int, int]], low: int) -> None:
+    """Extents are joined where they continue each other; they are found and cut as if each block were one."""
+    blocks: dict[int, int] = {}
+    added, logical, physical = [], 0, 100
+    for gap, jump, count in steps:
+        logical, physical = logical + gap, physical + jump
+        added.append((logical, physical, count))
+        blocks.update((logical + step, physical + step) for step in range(count))
+        logical, physical = logical + count, physical + count
+    extents = Extents(added)
+    assert list(extents) == [extents[at] for at in range(len(extents))] == group_runs(blocks.items())
+    assert (extents.blocks, extents.end) == (len(blocks), max(blocks, default=-1) + 1)
+    assert [extents.find(at) for at in range(70)] == [blocks.get(at) for at in range(70)]
+    for high in range(low, low + 20):
+        assert list(extents.cut(low, high)) == group_runs(item for item in blocks.items() if low <= item[0] < high)
+
+
+def test_memory_of_a_fragmented_file() -> None:
+    tracemalloc.start()
+    try:
+        extents = Extents((logical, 2 * logical + 1, 1) for logical in range(100_000))
+        size, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert len(extents) == 100_000
+    assert size < 100_000 * 20
 
 
 class Contiguous(MemoryDevice):
@@ -206,5 +245,5 @@ def test_memory_of_a_large_map() -> None:
         _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert found.extents.tolist() == [[12 + 1024, 5000, 1024**2]]
+    assert rows(found) == [(12 + 1024, 5000, 1024**2)]
     assert peak < 1024**2 * 8

@@ -10,14 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext3.format.block_map import indirect_trees, map_limit, map_path
-from ext3.format.indirect_blocks import (
-    IndirectBlocks,
-    blocks_needed,
-    dense_count,
-    dense_roots,
-    file_limit,
-    segment_extents,
-)
+from ext3.format.indirect_blocks import blocks_needed, dense_count, file_limit, indirect_count, segment_extents
+from ext3.format.indirect_blocks_columns import IndirectBlocks, dense_counts, dense_roots
 
 P = 256
 DOUBLE = 12 + P
@@ -29,6 +23,18 @@ BORDERS += [TRIPLE + P, TRIPLE + P + 1, TRIPLE + P * 300 + 5, TRIPLE + P * P + 1
 @pytest.mark.parametrize("count", BORDERS)
 def test_dense_files_are_counted_as_others(count: int) -> None:
     assert dense_count(count, P) == IndirectBlocks([(0, 1, count)] if count else [], P).count
+    assert dense_count(count, P) == dense_counts(np.array(count), P)
+
+
+@given(st.lists(st.tuples(st.integers(0, 3000), st.integers(1, 300)), max_size=20))
+def test_files_with_holes_are_counted_as_they_are_packed(steps: list[tuple[int, int]]) -> None:
+    """With 16 pointers a block all three trees are reached."""
+    extents, at = [], 0
+    for gap, count in steps:
+        if at + gap + count <= map_limit(64):
+            extents.append((at + gap, 1, count))
+            at += gap + count
+    assert indirect_count(extents, 16) == IndirectBlocks(extents, 16).count
 
 
 def test_where_the_inodes_of_dense_files_lead() -> None:

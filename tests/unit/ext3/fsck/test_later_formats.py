@@ -20,7 +20,7 @@ LATER = int(InodeFlag.EXTENTS | InodeFlag.INLINE_DATA)
 
 def blocks_of(image: Inodes, name: str) -> list[int]:
     with ext3.Filesystem.open(image.device) as fs:
-        return [first + at for _, first, count in fs.block_map(image[name]).extents.tolist() for at in range(count)]
+        return [first + at for _, first, count in fs.block_map(image[name]).extents for at in range(count)]
 
 
 def entry(ino: int, name: bytes, file_type: int, length: int = 0) -> bytes:

@@ -186,7 +186,7 @@ def test_damaged_log(log: list[bytes], field: str) -> None:
 def test_target_inside_the_journal() -> None:
     _, journal = open_journal(sample())
     with pytest.raises(CorruptError, match="outside the journal"):
-        replayed(dirty([descriptor(7, [int(journal.blocks[9])]), content(1), commit(7)]))
+        replayed(dirty([descriptor(7, [journal.offset(9) // BLOCK]), content(1), commit(7)]))
 
 
 @pytest.mark.parametrize(
