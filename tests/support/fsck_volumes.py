@@ -160,5 +160,5 @@ def inode_links(image: Volume, ino: int) -> int:
 def journal_blocks(image: Volume) -> list[int]:
     """Return the blocks of the journal."""
     superblock = image.superblock
-    found: list[int] = read_journal(image.device, superblock, read_groups(image.device, superblock)).blocks.tolist()
-    return found
+    journal = read_journal(image.device, superblock, read_groups(image.device, superblock))
+    return [block for _, first, count in journal.extents for block in range(first, first + count)]
