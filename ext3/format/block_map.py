@@ -371,6 +371,8 @@ def read_block_map(
     than the filesystem has.
     """
     bounds = PointerBounds(first, end, where)
+    if wanted <= DIRECT_BLOCKS:
+        return BlockMap(Extents(Leaf.direct(i_block).runs(bounds, 0, wanted)), [])
     reader = MapReader(lambda block: device.read(block * block_size, block_size), block_size // POINTER_SIZE, bounds)
     extents = Extents()
     for leaf in reader.leaves(i_block, 0, wanted):

@@ -14,8 +14,10 @@ import numpy.typing as npt
 
 from ..constants import BAD_INO, SECTOR
 from ..errors import JournalFullError, NeedsCheckError
-from ..format.block_map import BlockMap, group_runs, map_limit, read_inode_map
-from ..format.indirect_blocks import IndirectBlocks, dense_count
+from ..format.block_map import BlockMap, map_limit, read_inode_map
+from ..format.block_map_columns import group_runs
+from ..format.indirect_blocks import dense_count
+from ..format.indirect_blocks_columns import IndirectBlocks
 from ..format.inode import parse_inode
 from ..format.inode_table import inode_offset
 from ..format.schema import INODE_CORE
@@ -57,7 +59,7 @@ def plan_bad_blocks(found: BlockMap, end: int, per_block: int, take: Callable[[i
 
 
 def _listed(found: BlockMap) -> Numbers:
-    parts = [np.arange(start, start + count) for _, start, count in found.extents.tolist()]
+    parts = [np.arange(start, start + count) for _, start, count in found.extents]
     return np.concatenate([np.zeros(0, np.int64), *parts])
 
 
@@ -80,8 +82,7 @@ def check_bad_blocks(changes: Transactions, new: BadBlocks) -> None:
 def write_bad_blocks(changes: Transactions, new: BadBlocks) -> None:
     """Change the list, in one transaction."""
     size = changes.block_size
-    runs = group_runs(np.arange(len(new.blocks)), new.blocks)
-    tables = IndirectBlocks([(at, start, count) for at, start, count in runs.tolist()], size // 4)
+    tables = IndirectBlocks(group_runs(np.arange(len(new.blocks)), new.blocks), size // 4)
     rows = (row for part in tables.pack(new.pointers) for row in part)
     for block, row in zip(new.pointers.tolist(), rows, strict=True):
         changes.put(block, row.astype("<u4").tobytes())

@@ -10,6 +10,7 @@ from ext3.constants import JBD_MAGIC
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice
 from ext3.errors import CheckpointError, DeviceError, JournalFullError
+from ext3.format.block_map import Extents
 from ext3.format.group_desc import read_groups
 from ext3.format.jbd_schema import JOURNAL_SUPERBLOCK
 from ext3.format.superblock import read_superblock
@@ -55,6 +56,20 @@ def replayed(device: MemoryDevice) -> dict[int, bytes]:
 def state_of_log(device: MemoryDevice) -> tuple[int, int]:
     fields = JOURNAL_SUPERBLOCK.record(device.read(journal_of(device).offset(0), 1024))
     return fields["s_start"], fields["s_sequence"]
+
+
+def test_a_log_in_several_runs() -> None:
+    """Runs of the log are its blocks one by one, wherever it begins, and behind its end it goes on at its first block."""
+    extents = Extents([(0, 100, 3), (3, 200, 4), (7, 50, 3)])
+    journal = Journal(block_size=SIZE, extents=extents, first=1, start=0, sequence=1, errno=0, version=2, raw=b"")
+    assert (journal.maxlen, journal.runs) == (10, [(50, 3), (100, 3), (200, 4)])
+    for position in range(1, 10):
+        for count in range(10):
+            blocks = [block for first, length in journal.log_runs(position, count) for block in range(first, first + length)]
+            places = [journal.offset(journal.wrapped(position + step)) for step in range(count)]
+            assert [block * SIZE for block in blocks] == places
+    with pytest.raises(IndexError, match="journal block 10"):
+        journal.offset(10)
 
 
 def test_the_journal_superblock_is_written_for_the_first_one_only() -> None:

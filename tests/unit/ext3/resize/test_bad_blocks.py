@@ -26,7 +26,7 @@ END = 16 * MIB // 1024
 def _listed(device: MemoryDevice) -> tuple[list[int], list[int]]:
     """Blocks and pointer blocks of the list."""
     found = read_bad_blocks(ext3.Filesystem(device))
-    return [block for _, start, count in found.extents.tolist() for block in range(start, start + count)], found.indirect
+    return [block for _, start, count in found.extents for block in range(start, start + count)], found.indirect
 
 
 def _image() -> tuple[MemoryDevice, list[int]]:
