@@ -8,9 +8,8 @@ spread over the groups with more free than average, files go beside their direct
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-
-import numpy as np
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain, islice
 
 from ..errors import CorruptError, NoFreeInodesError, NoSpaceError
 from ..format.bitmap import FREE, HELD, USED, GroupBitmap
@@ -111,36 +110,36 @@ class BlockAllocator:
         return 0
 
     def _elsewhere(self, group: int, need: int, runs: list[Run]) -> int:
-        free = np.array(self.free_counts, np.int64)
-        for held, count in self.held.items():
-            free[held] -= count
-        having = np.flatnonzero(free > 0)
-        behind = int(np.searchsorted(having, group))
-        order = np.concatenate([having[behind:], having[:behind]]).tolist()
-        for other in order[:NEAR_GROUPS]:
+        for other in islice(self._having(group), NEAR_GROUPS):
             need = self._whole_run(other, 0, need, runs)
             if not need:
                 return 0
-        for start in range(0, len(order), NEAR_GROUPS):
-            need = self._pieces(order[start : start + NEAR_GROUPS], need, runs)
-            if not need:
-                return 0
+        having = self._having(group)
+        while need and (groups := list(islice(having, NEAR_GROUPS))):
+            need = self._pieces(groups, need, runs)
         return need
+
+    def _having(self, group: int) -> Iterator[int]:
+        """Yield the groups with blocks that can be allocated now, from ``group`` on and then from 0."""
+        free, held = self.free_counts, self.held
+        for other in _cycle(group, len(free)):
+            if free[other] and free[other] > held.get(other, 0):
+                yield other
 
     def _pieces(self, groups: list[int], need: int, runs: list[Run]) -> int:
         """Allocate the longest runs of the groups, in ascending order. Return the number still needed."""
-        found = [self.bitmap(group).free_runs() for group in groups]
-        pieces = np.concatenate(found)
-        owners = np.repeat(groups, [len(part) for part in found])
-        if int(pieces[:, 1].sum()) > need:
-            longest = np.argsort(-pieces[:, 1], kind="stable")
-            enough = int(np.searchsorted(np.cumsum(pieces[longest, 1]), need)) + 1
-            chosen = np.sort(longest[:enough])
-            pieces, owners = pieces[chosen], owners[chosen]
-        for (index, length), group in zip(pieces.tolist(), owners.tolist(), strict=True):
-            count = min(length, need)
-            if not count:
+        pieces = [(group, index, length) for group in groups for index, length in self.bitmap(group).free_runs()]
+        longest = sorted(range(len(pieces)), key=lambda at: -pieces[at][2])
+        chosen = []
+        left = need
+        for at in longest:
+            if left <= 0:
                 break
+            chosen.append(at)
+            left -= pieces[at][2]
+        for at in sorted(chosen):
+            group, index, length = pieces[at]
+            count = min(length, need)
             self._take(group, index, count, runs)
             need -= count
         return need
@@ -205,8 +204,7 @@ class BlockAllocator:
     def release(self) -> None:
         """Let freed blocks be allocated again: the transaction that freed them is committed."""
         for group in self.held:
-            bitmap = self.bitmap(group)
-            bitmap.view[bitmap.view == HELD] = FREE
+            self.bitmap(group).release()
         self.held.clear()
         self.total_held = 0
 
@@ -223,6 +221,7 @@ class InodeAllocator:
         self.dirs = dirs
         self.dirty: dict[int, None] = {}
         self.total_free = sum(free_counts)
+        self.total_dirs = sum(dirs)
         self._blocks = blocks
         self._load = load
         self._bitmaps: dict[int, GroupBitmap] = {}
@@ -268,24 +267,23 @@ class InodeAllocator:
 
     def _for_directory(self, own: int, top_level: bool) -> int:
         groups = len(self.free_counts)
-        if groups == 1:
-            return 0
-        inodes, blocks = np.array(self.free_counts), np.array(self._blocks.free_counts)
-        dirs = np.array(self.dirs)
+        inodes, blocks, dirs = self.free_counts, self._blocks.free_counts, self.dirs
         mean_inodes, mean_blocks = self.total_free // groups, self._blocks.total_free // groups
+        least_inodes = max(1, mean_inodes)
         if top_level:
-            good = (inodes > 0) & (inodes >= mean_inodes) & (blocks >= mean_blocks)
-            if good.any():
-                return int(np.where(good, dirs, np.iinfo(np.int64).max).argmin())
-        good = (
-            (inodes > 0)
-            & (inodes >= max(1, mean_inodes - self.per_group // 4))
-            & (blocks >= mean_blocks - self._blocks.per_group // 4)
-            & (dirs < int(dirs.sum()) // groups + self.per_group // 16 + 1)
-        )
-        for wanted in (good, (inodes > 0) & (inodes >= mean_inodes), inodes > 0):
-            if wanted.any():
-                return int((own + np.roll(wanted, -own).argmax()) % groups)
+            good = [group for group in range(groups) if inodes[group] >= least_inodes and blocks[group] >= mean_blocks]
+            if good:
+                return min(good, key=dirs.__getitem__)
+        some_inodes = max(1, mean_inodes - self.per_group // 4)
+        some_blocks = mean_blocks - self._blocks.per_group // 4
+        most_dirs = self.total_dirs // groups + self.per_group // 16
+        for group in _cycle(own, groups):
+            if inodes[group] >= some_inodes and blocks[group] >= some_blocks and dirs[group] <= most_dirs:
+                return group
+        for least in (least_inodes, 1):
+            for group in _cycle(own, groups):
+                if inodes[group] >= least:
+                    return group
         return own
 
     def free(self, ino: int, *, is_dir: bool) -> None:
@@ -307,5 +305,12 @@ class InodeAllocator:
         self.total_free += free
         if is_dir:
             # A count that was wrong before must stay within 16 bits.
-            self.dirs[group] = min(max(0, self.dirs[group] - free), DIRS_MAX)
+            dirs = min(max(0, self.dirs[group] - free), DIRS_MAX)
+            self.total_dirs += dirs - self.dirs[group]
+            self.dirs[group] = dirs
         self.dirty[group] = None
+
+
+def _cycle(first: int, count: int) -> Iterable[int]:
+    """Return the numbers from ``first`` to ``count`` - 1, then those from 0."""
+    return chain(range(first, count), range(first))

@@ -9,10 +9,8 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable
 
-import numpy as np
-
 from ..errors import CorruptError
-from ..format.layout import Table
+from ..format.group_desc import LOCATIONS, Groups
 from ..format.superblock import Superblock
 
 __all__ = ["SystemBlocks"]
@@ -21,7 +19,7 @@ __all__ = ["SystemBlocks"]
 class SystemBlocks:
     """System blocks of each group, and the blocks of the journal."""
 
-    def __init__(self, superblock: Superblock, groups: Table, journal: Iterable[tuple[int, int]] = ()) -> None:
+    def __init__(self, superblock: Superblock, groups: Groups, journal: Iterable[tuple[int, int]] = ()) -> None:
         """Raise CorruptError if a group's bitmaps or inode table lie outside the group, which ext3 does not allow.
 
         ``journal``: (first block, count) of its parts, in any order.
@@ -33,27 +31,33 @@ class SystemBlocks:
         self._starts = [first for first, _ in runs]
         self._ends = [first + count for first, count in runs]
         self._table_blocks = superblock.geometry.inode_table_blocks
-        first = superblock.geometry.group_first
-        end = first + superblock.geometry.group_blocks
-        for name, blocks in (("bg_block_bitmap", 1), ("bg_inode_bitmap", 1), ("bg_inode_table", self._table_blocks)):
-            places = groups[name].astype(np.int64)
-            bad = (places < first) | (places + blocks > end)
-            if bad.any():
-                group = int(bad.argmax())
-                raise CorruptError(f"group {group}", name, int(places[group]), f"from {first[group]} to {end[group] - blocks}")
+        for field in LOCATIONS:
+            self._check_places(field, self._table_blocks if field == "bg_inode_table" else 1)
+
+    def _check_places(self, field: str, count: int) -> None:
+        """Raise CorruptError if a field leads to blocks outside of its group."""
+        geometry = self.superblock.geometry
+        first = geometry.first_data_block
+        most = first + geometry.blocks_per_group - count
+        for group, place in enumerate(self._groups[field]):
+            if group == geometry.groups - 1:
+                most = geometry.blocks - count
+            if not first <= place <= most:
+                raise CorruptError(f"group {group}", field, place, f"from {first} to {most}")
+            first += geometry.blocks_per_group
+            most += geometry.blocks_per_group
 
     def of_group(self, group: int) -> list[tuple[int, int]]:
         """Return (first block, end) of each range of system blocks in a group."""
         found = self._known.get(group)
         if found is None:
             geometry = self.superblock.geometry
-            start = int(geometry.group_first[group])
-            row = self._groups[group]
-            table = int(row["bg_inode_table"])
+            start = geometry.first_block(group)
+            bitmap, inode_bitmap, table = (self._groups[field][group] for field in LOCATIONS)
             found = self._known[group] = [
-                (start, start + int(geometry.head_blocks[group])),
-                (int(row["bg_block_bitmap"]), int(row["bg_block_bitmap"]) + 1),
-                (int(row["bg_inode_bitmap"]), int(row["bg_inode_bitmap"]) + 1),
+                (start, start + geometry.head_count(group)),
+                (bitmap, bitmap + 1),
+                (inode_bitmap, inode_bitmap + 1),
                 (table, table + self._table_blocks),
             ]
         return found

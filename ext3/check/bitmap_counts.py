@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..device.base import BlockDevice
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 from .block_maps import read_blocks
 

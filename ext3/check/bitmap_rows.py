@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import DeviceError
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 from .block_maps import read_blocks
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from ..constants import ROOT_INO, S_IFDIR, S_IFMT
 from ..format.geometry import Geometry
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 
 __all__ = ["MODELESS", "Census", "counts_by_group", "pieces", "rows_where", "system_ranges"]
@@ -45,7 +45,7 @@ def rows_where(count: int, condition: Callable[[slice], Flags]) -> Numbers:
 
 def counts_by_group(flags: Flags, geometry: Geometry) -> Numbers:
     """Return how many blocks of each group have their flag set; ``flags``: by block number."""
-    first, count = geometry.group_first.tolist(), geometry.group_blocks.tolist()
+    first, count = geometry.columns.group_first.tolist(), geometry.columns.group_blocks.tolist()
     counts = (np.count_nonzero(flags[low : low + length]) for low, length in zip(first, count, strict=True))
     return np.fromiter(counts, np.int64, geometry.groups)
 
@@ -136,7 +136,7 @@ def system_ranges(superblock: Superblock, groups: Table) -> list[tuple[int, int]
     geometry = superblock.geometry
     first, blocks = geometry.first_data_block, geometry.blocks
     found: list[tuple[int, int]] = []
-    starts, heads = geometry.group_first.tolist(), geometry.head_blocks.tolist()
+    starts, heads = geometry.columns.group_first.tolist(), geometry.columns.head_blocks.tolist()
     for start, head in zip(starts, heads, strict=True):
         if head:
             found.append((start, min(head, blocks - start)))

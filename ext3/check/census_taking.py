@@ -15,7 +15,7 @@ from ..constants import BAD_INO, DIND_SLOT, JOURNAL_INO, RESIZE_INO, ROOT_INO, S
 from ..errors import CorruptError
 from ..format.block_map import map_limit, read_inode_map
 from ..format.inode import Inode, has_block_map, parse_inode
-from ..format.inode_table import core_rows
+from ..format.inode_table_columns import core_rows
 from ..format.schema import XATTR_HEADER
 from ..format.violation import Violation
 from ..format.xattr import block_attributes, inode_attributes
@@ -228,7 +228,7 @@ class _Taking:
                 self.found.append(Violation(f"group {group}", kind.column, text, "what is in use"))
         of_directories = (self.census.directories - 1) // inodes.per_group
         wanted = (
-            ("bg_free_blocks_count", superblock.geometry.group_blocks - blocks.used),
+            ("bg_free_blocks_count", superblock.geometry.columns.group_blocks - blocks.used),
             ("bg_free_inodes_count", inodes.per_group - inodes.used),
             ("bg_used_dirs_count", np.bincount(of_directories, minlength=superblock.groups_count)),
         )

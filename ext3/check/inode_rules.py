@@ -29,8 +29,9 @@ from ..constants import (
 )
 from ..format.dirent import BYTES_LIMIT
 from ..format.indirect_blocks import file_limit
-from ..format.inode_fields import bad_extra_sizes, extra_end
-from ..format.inode_table import Records, core_rows, extra_rows
+from ..format.inode_fields_columns import bad_extra_sizes
+from ..format.inode_table_columns import Records, core_rows, extra_rows
+from ..format.schema import INODE_EXTRA
 from .block_maps import ManyMaps, map_many
 
 __all__ = ["Screen", "screen_inodes"]
@@ -177,7 +178,7 @@ def _extra_sound(records: Records, rows: npt.NDArray[np.void]) -> Flags:
     good = ~bad_extra_sizes(length, records.shape[1] - GOOD_INODE_SIZE)
     for name in ("i_atime", "i_ctime", "i_mtime", "i_crtime"):
         times = extra if name == "i_crtime" else rows
-        good &= (length < extra_end(name + "_extra")) | ((extra[name + "_extra"] & 3) != 3) | (times[name] >> 31 == 0)
+        good &= (length < INODE_EXTRA.end_of(name + "_extra")) | ((extra[name + "_extra"] & 3) != 3) | (times[name] >> 31 == 0)
     good &= (length != 0) | (extra["i_checksum_hi"] != XATTR_MAGIC >> 16)  # attributes at byte 128
     return good
 

@@ -9,8 +9,8 @@ import numpy as np
 
 from ..device.base import BlockDevice, data_ranges
 from ..errors import DeviceError
-from ..format.inode_table import Records
-from ..format.layout import Table
+from ..format.inode_table_columns import Records
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 
 __all__ = ["TablePart", "read_tables"]

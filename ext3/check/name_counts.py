@@ -14,7 +14,8 @@ import numpy.typing as npt
 
 from ..constants import ROOT_INO, S_IFDIR, S_IFMT
 from ..errors import DeviceError
-from ..format.dirent import MIN_REC_LEN, read_dirent_columns
+from ..format.dirent import MIN_REC_LEN
+from ..format.dirent_columns import read_dirent_columns
 from ..format.schema import DIRENT
 from ..format.violation import Violation
 from .block_maps import read_blocks

@@ -361,7 +361,7 @@ class Directory:
         leaf = frames[-1].child
         block, _ = self._load(leaf)
         hashed = self._hash(read_root_info(frames[0].node.data)[0])
-        check_leaf(block, hashed.many([name for _, _, name in self._records(leaf)]).tolist(), frames)
+        check_leaf(block, [hashed(name) for _, _, name in self._records(leaf)], frames)
         self._leaves.add(leaf)
 
     def _node(self, logical: int) -> DxNode:
@@ -412,7 +412,7 @@ class Directory:
         if fits_packed(everything, self._size):
             self._store(0, *pack_block([*found[:2], *everything], self._size))
             return
-        numbers = hashes.many([name for _, _, name in everything]).tolist()
+        numbers = [hashes(name) for _, _, name in everything]
         left, right, border = split_records(everything, numbers)
         (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
         self._append(name, low, high)
@@ -441,8 +441,8 @@ class Directory:
             self._store(leaf, *pack_block(everything, self._size))
             return
         version, _ = read_root_info(frames[0].node.data)
-        numbers = self._hash(version).many([other for _, _, other in everything[:-1]]).tolist()
-        left, right, border = split_records(everything, [*numbers, number])
+        hashed = self._hash(version)
+        left, right, border = split_records(everything, [*(hashed(other) for _, _, other in everything[:-1]), number])
         (low, low_gap), (high, high_gap) = pack_block(left, self._size), pack_block(right, self._size)
         new_leaf = self._enter(name, frames, border, high)
         self._store(leaf, low, low_gap)

@@ -6,23 +6,31 @@ from collections.abc import Callable, Iterator
 
 from ..alloc.allocator import BlockAllocator, InodeAllocator
 from ..format.geometry import Geometry
-from ..format.layout import Table
+from ..format.group_desc import Groups
+from ..format.schema import GROUP_DESC
 
 __all__ = ["changed_group_blocks"]
 
 
 def changed_group_blocks(
-    groups: Table, blocks: BlockAllocator, inodes: InodeAllocator, geometry: Geometry, read: Callable[[int], bytes]
+    groups: Groups, blocks: BlockAllocator, inodes: InodeAllocator, geometry: Geometry, read: Callable[[int], bytes]
 ) -> Iterator[tuple[int, bytes]]:
     """Yield number and content of each bitmap and descriptor block that changed since the last commit.
 
-    ``groups``: GROUP_DESC rows with the current counts, shape (groups,). ``read``: gives a block as it is now.
+    ``groups``: says where the bitmaps lie. ``read``: gives a block as it is now.
     """
     for allocator, field in ((blocks, "bg_block_bitmap"), (inodes, "bg_inode_bitmap")):
         for group in allocator.dirty:
-            yield int(groups[field][group]), allocator.bitmap(group).pack(geometry.block_size)
-    per_block = geometry.descriptors_per_block
-    for index in sorted({group // per_block for group in (*blocks.dirty, *inodes.dirty)}):
+            yield groups[field][group], allocator.bitmap(group).pack()
+    descriptors: dict[int, bytearray] = {}
+    for group in sorted({*blocks.dirty, *inodes.dirty}):
+        index, place = divmod(group, geometry.descriptors_per_block)
         block = geometry.descriptor_block(index)
-        rows = groups[index * per_block : (index + 1) * per_block].tobytes()
-        yield block, rows + read(block)[len(rows) :]
+        if block not in descriptors:
+            descriptors[block] = bytearray(read(block))
+        row = GROUP_DESC.at(descriptors[block], place * GROUP_DESC.size)
+        row["bg_free_blocks_count"] = blocks.free_counts[group]
+        row["bg_free_inodes_count"] = inodes.free_counts[group]
+        row["bg_used_dirs_count"] = inodes.dirs[group]
+    for block, data in descriptors.items():
+        yield block, bytes(data)

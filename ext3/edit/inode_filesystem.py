@@ -12,18 +12,14 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 from uuid import UUID
-
-import numpy as np
-import numpy.typing as npt
 
 from .. import hostio
 from ..constants import S_IFLNK, S_IFMT, S_IFREG
 from ..device.base import BlockDevice, FileDevice, PathOrFile, open_device
 from ..errors import JournalFullError
 from ..format.inode import Inode
-from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..read.filesystem import Filesystem
 from . import file_data, namei, rename, setattr
@@ -33,6 +29,12 @@ from .settings import change_settings
 from .tree_removal import remove_tree
 from .trim import trim
 from .unclosed import close_session, commit_when_forgotten, owns_file
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from ..format.layout_columns import Table
 
 __all__ = ["DirectorySnapshot", "InodeFilesystem"]
 
@@ -65,7 +67,7 @@ class InodeFilesystem(Filesystem):
         self.device = self._session.device
         self.journal_problem = None
         self._superblock = self._session.superblock
-        self._groups = self._session.groups
+        self._groups = self._session.descriptors
         self._stack = ExitStack()
         self._last_inode = None
         self._chunk = (-1, b"")

@@ -10,8 +10,7 @@ from ..constants import FIRST_INO, STATE_ERROR, STATE_VALID
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
 from ..format.bitmap import GroupBitmap
-from ..format.group_desc import metadata_block, read_groups
-from ..format.layout import Table
+from ..format.group_desc import Groups, metadata_block, read_groups
 from ..format.superblock import Superblock, read_superblock
 from ..journal.log import Journal, read_journal, scan_log
 from ..journal.replay import recover
@@ -24,7 +23,7 @@ class Opened:
     """Image ready for changes. ``sequence``: of the next transaction of ``journal``. ``replayed``: transactions replayed."""
 
     superblock: Superblock
-    groups: Table
+    groups: Groups
     journal: Journal | None
     sequence: int
     replayed: int
@@ -55,7 +54,7 @@ def open_for_changes(device: BlockDevice) -> Opened:
             sequence = journal.sequence
     if not superblock.state & STATE_VALID:
         raise NeedsCheckError("was not unmounted cleanly")
-    return Opened(superblock, groups.copy(), journal, sequence, replayed)
+    return Opened(superblock, groups, journal, sequence, replayed)
 
 
 def _writable(superblock: Superblock) -> Superblock:
@@ -71,12 +70,12 @@ def _writable(superblock: Superblock) -> Superblock:
 
 
 def block_bitmaps(
-    device: BlockDevice, superblock: Superblock, groups: Table, system_blocks: SystemBlocks
+    device: BlockDevice, superblock: Superblock, groups: Groups, system_blocks: SystemBlocks
 ) -> Callable[[int], GroupBitmap]:
     """Return the loader of a group's block bitmap. It raises CorruptError if the group's own metadata is marked as free."""
 
     def load(group: int) -> GroupBitmap:
-        first, count = int(superblock.geometry.group_first[group]), int(superblock.geometry.group_blocks[group])
+        first, count = superblock.geometry.first_block(group), superblock.geometry.block_count(group)
         name = f"block bitmap of group {group}"
         bitmap = _bitmap(device, superblock, metadata_block(superblock, groups, group, "bg_block_bitmap"), count, name)
         for low, high in system_blocks.of_group(group):
@@ -87,7 +86,7 @@ def block_bitmaps(
     return load
 
 
-def inode_bitmaps(device: BlockDevice, superblock: Superblock, groups: Table) -> Callable[[int], GroupBitmap]:
+def inode_bitmaps(device: BlockDevice, superblock: Superblock, groups: Groups) -> Callable[[int], GroupBitmap]:
     """Return the loader of a group's inode bitmap."""
 
     def load(group: int) -> GroupBitmap:

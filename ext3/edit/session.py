@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from typing import TYPE_CHECKING, Self, TypeVar
 
 from ..alloc.allocator import BlockAllocator, InodeAllocator
 from ..alloc.system_blocks import SystemBlocks
@@ -20,7 +20,6 @@ from ..device.base import BlockDevice
 from ..device.block_overlay import BlockOverlay
 from ..errors import CheckpointError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
-from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, write_blocks
 from .blocks import Run
@@ -30,6 +29,9 @@ from .opening import Opened, block_bitmaps, inode_bitmaps, open_for_changes
 from .orphan_list import process_orphans
 from .rollback import Rollback, numbers_within
 from .superblock_editor import SuperblockEditor
+
+if TYPE_CHECKING:
+    from ..format.layout_columns import Table
 
 __all__ = ["Clock", "Session"]
 
@@ -70,9 +72,10 @@ class Session:
         """Number of transactions replayed from the journal."""
         superblock = ready.superblock
         self.block_size = superblock.block_size
-        self._groups = ready.groups
-        self._tables: list[int] = ready.groups["bg_inode_table"].tolist()
-        self._system_blocks = SystemBlocks(superblock, self._groups, () if journal is None else journal.runs)
+        self.descriptors = ready.groups
+        """Group descriptors as they were when the image was opened: the counts are the allocators'."""
+        self._tables = ready.groups["bg_inode_table"]
+        self._system_blocks = SystemBlocks(superblock, self.descriptors, () if journal is None else journal.runs)
         self._log = None if journal is None else LogWriter(device, journal, ready.sequence)
         self._late_checkpoint = late_checkpoint
         self._logged: Mapping[int, object] = {} if self._log is None else self._log.blocks
@@ -82,16 +85,16 @@ class Session:
             first=superblock.first_data_block,
             end=superblock.blocks_count,
             per_group=superblock.blocks_per_group,
-            free_counts=self._groups["bg_free_blocks_count"].tolist(),
-            load=block_bitmaps(self._committed, superblock, self._groups, self._system_blocks),
+            free_counts=list(self.descriptors["bg_free_blocks_count"]),
+            load=block_bitmaps(self._committed, superblock, self.descriptors, self._system_blocks),
         )
         self.inodes = InodeAllocator(
             per_group=superblock.inodes_per_group,
             first_ino=superblock.first_ino,
-            free_counts=self._groups["bg_free_inodes_count"].tolist(),
-            dirs=self._groups["bg_used_dirs_count"].tolist(),
+            free_counts=list(self.descriptors["bg_free_inodes_count"]),
+            dirs=list(self.descriptors["bg_used_dirs_count"]),
             blocks=self.blocks,
-            load=inode_bitmaps(self._committed, superblock, self._groups),
+            load=inode_bitmaps(self._committed, superblock, self.descriptors),
         )
         self._changes = Rollback()
         self._log_space = LogSpace(self._log, self._changes, self.blocks, self.inodes, superblock.geometry)
@@ -124,11 +127,14 @@ class Session:
 
     @property
     def groups(self) -> Table:
-        """Group descriptors with the current counts: GROUP_DESC rows, shape (groups,)."""
-        self._groups["bg_free_blocks_count"] = self.blocks.free_counts
-        self._groups["bg_free_inodes_count"] = self.inodes.free_counts
-        self._groups["bg_used_dirs_count"] = self.inodes.dirs
-        return self._groups
+        """Group descriptors with the current counts: GROUP_DESC rows, shape (groups,). Loads numpy."""
+        from ..format.group_desc_columns import group_table
+
+        table = group_table(self.descriptors).copy()
+        table["bg_free_blocks_count"] = self.blocks.free_counts
+        table["bg_free_inodes_count"] = self.inodes.free_counts
+        table["bg_used_dirs_count"] = self.inodes.dirs
+        return table
 
     @property
     def nanoseconds(self) -> int:
@@ -335,7 +341,7 @@ class Session:
     def goal_of(self, ino: int) -> int:
         """Return the default allocation goal of an inode: the first block of its group."""
         geometry = self._super.fixed.geometry
-        return int(geometry.group_first[geometry.group_of_inode(ino)[0]])
+        return geometry.first_block(geometry.group_of_inode(ino)[0])
 
     def _put(self, block: int, data: bytes | bytearray) -> None:
         self._check_usable()
@@ -429,7 +435,7 @@ class Session:
             return
         changed = self._changes.blocks
         geometry = self._super.fixed.geometry
-        changed.update(changed_group_blocks(self.groups, self.blocks, self.inodes, geometry, self.read))
+        changed.update(changed_group_blocks(self.descriptors, self.blocks, self.inodes, geometry, self.read))
         block, offset = divmod(SUPERBLOCK_OFFSET, self.block_size)
         data = bytearray(self.read(block))
         packed = self._super.packed(self.blocks.total_free, self.inodes.total_free, self.seconds)

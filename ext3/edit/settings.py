@@ -44,7 +44,7 @@ def change_settings(
     )
     if new == old:
         return
-    copies = [int(geometry.group_first[group]) for group in geometry.backup_groups]
+    copies = [geometry.first_block(group) for group in geometry.backup_groups]
     at_once = max(1, session.log_space // 4)
 
     def change(blocks: Sequence[int]) -> None:
@@ -59,8 +59,8 @@ def change_settings(
 def _change_copy(session: Session, block: int, new: Superblock) -> None:
     """Change the copy of the superblock in ``block``. A damaged one is left to a check."""
     data = bytearray(session.read(block))
-    row = SUPERBLOCK.view(data)
-    if int(row["s_magic"][0]) != EXT3_MAGIC:
+    row = SUPERBLOCK.at(data)
+    if row["s_magic"] != EXT3_MAGIC:
         return
     row["s_volume_name"], row["s_uuid"], row["s_r_blocks_count"] = new.label, new.uuid.bytes, new.reserved_blocks
     session.write_system(block, bytes(data))

@@ -47,7 +47,7 @@ class SuperblockEditor:
     def packed(self, free_blocks: int, free_inodes: int, seconds: int) -> bytes:
         """Return the bytes to commit, written at ``seconds`` since 1970. Call ``committed`` when they are on storage."""
         raw = bytearray(self._stored)
-        row = SUPERBLOCK.view(raw)
+        row = SUPERBLOCK.at(raw)
         row["s_free_blocks_count"] = free_blocks
         row["s_free_inodes_count"] = free_inodes
         row["s_last_orphan"] = self.last_orphan
@@ -66,9 +66,9 @@ class SuperblockEditor:
     def mark(self, *, state: int | None = None, recovery: bool | None = None) -> None:
         """Change state (0 or STATE_VALID) and needs_recovery in place, and sync."""
         raw = bytearray(self._stored)
-        row = SUPERBLOCK.view(raw)
+        row = SUPERBLOCK.at(raw)
         if state is not None:
-            row["s_state"] = int(row["s_state"][0]) & ~STATE_VALID | state
+            row["s_state"] = row["s_state"] & ~STATE_VALID | state
         if recovery is not None:
             set_needs_recovery(row, recovery)
         write_superblock(self._device, raw)

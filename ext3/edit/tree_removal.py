@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..errors import NeedsCheckError, PathExistsError, PathNotFoundError
-from ..read.tree_scan import BlockOwners, scan_many
+from ..read.listing import BlockOwners
 from . import namei
 from .inode_cache import InodeCache
 
@@ -49,6 +49,8 @@ def remove_tree(filesystem: InodeFilesystem, nodes: InodeCache, parent: int, nam
 
 def _check_tree(filesystem: InodeFilesystem, nodes: InodeCache, parent: int, top: int) -> None:
     """Check everything below directory ``top`` of ``parent`` before the first of it is removed."""
+    from ..read.tree_scan import scan_many
+
     owners = BlockOwners()
     above = {top: parent}
     names = _NameCounts()

@@ -31,7 +31,7 @@ def free_runs(session: Session) -> Iterator[Run]:
     pending: Run | None = None
     for group in range(len(blocks.free_counts)):
         start = blocks.first + group * blocks.per_group
-        for index, count in blocks.bitmap(group).free_runs().tolist():
+        for index, count in blocks.bitmap(group).free_runs():
             if pending is not None and sum(pending) == start + index:
                 pending = pending[0], pending[1] + count
                 continue

@@ -6,62 +6,78 @@ last block or inode are set).
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+import re
 
 from ..errors import CorruptError
 
-__all__ = ["FREE", "HELD", "USED", "GroupBitmap"]
+__all__ = ["FREE", "HELD", "STATES", "USED", "GroupBitmap"]
 
 FREE, USED, HELD = 0, 1, 2
 """HELD: freed, but not to be allocated yet."""
+STATES = ("free", "used", "freed")
+"""Their names in errors."""
+
+_CELLS = bytes.maketrans(b"01", bytes((FREE, USED)))
+_DIGITS = bytes.maketrans(bytes((FREE, USED, HELD)), b"010")
+_FREE_RUN = re.compile(b"%c+" % FREE)
 
 
 class GroupBitmap:
     """Bitmap of ``count`` cells, each FREE, USED or HELD. ``where`` names it in errors."""
 
-    __slots__ = ("cells", "count", "view", "where")
+    __slots__ = ("_changed", "_raw", "cells", "count", "where")
 
     def __init__(self, raw: bytes, count: int, where: str) -> None:
-        bits = np.unpackbits(np.frombuffer(raw, np.uint8), count=count, bitorder="little")
-        self.cells = bytearray(bits.tobytes())
+        # The digits of a number are the fastest way from bits to bytes; the first one is the highest bit.
+        digits = f"{int.from_bytes(raw, 'little'):0{8 * len(raw)}b}".encode()
+        self.cells = bytearray(digits.translate(_CELLS)[::-1][:count])
         self.count = count
         self.where = where
-        self.view: npt.NDArray[np.uint8] = np.frombuffer(self.cells, np.uint8)
+        whole, rest = divmod(count, 8)
+        self._raw = bytearray(raw[:whole].ljust(len(raw), b"\xff"))
+        if rest:
+            self._raw[whole] = raw[whole] | 0xFF << rest & 0xFF
+        self._changed = (count, 0)
+        """First cell, and the end, of those that differ from ``_raw``."""
 
     @property
     def free(self) -> int:
         return self.cells.count(FREE)
 
-    def pack(self, size: int) -> bytes:
-        """Return the block of ``size`` bytes as it is on disk."""
-        bits = np.packbits(self.view == USED, bitorder="little")
-        data = np.full(size, 0xFF, np.uint8)
-        data[: len(bits)] = bits
-        if self.count % 8:
-            data[len(bits) - 1] |= 0xFF << self.count % 8 & 0xFF
-        return data.tobytes()
+    def pack(self) -> bytes:
+        """Return the block as it is on disk: HELD cells are free, and the bits behind the last cell set."""
+        low, high = self._changed[0] // 8, -(-self._changed[1] // 8)
+        if low < high:
+            digits = self.cells[8 * low : 8 * high].translate(_DIGITS).ljust(8 * (high - low), b"1")
+            self._raw[low:high] = int(digits[::-1], 2).to_bytes(high - low, "little")
+            self._changed = (self.count, 0)
+        return bytes(self._raw)
 
     def change(self, start: int, count: int, before: int, after: int) -> None:
         """Change ``count`` cells from ``before`` to ``after``. Raises CorruptError, with nothing changed, if one differs."""
         found = self.cells[start : start + count]
         if found.count(before) != count:
-            names = ("free", "used", "freed")
             bad = next((at for at, cell in enumerate(found) if cell != before), len(found))
-            raise CorruptError(
-                self.where, f"bit {start + bad}", names[found[bad]] if bad < len(found) else "none", names[before]
-            )
+            got = STATES[found[bad]] if bad < len(found) else "none"
+            raise CorruptError(self.where, f"bit {start + bad}", got, STATES[before])
         self.cells[start : start + count] = bytes((after,)) * count
+        self.note_change(start, start + count)
+
+    def note_change(self, low: int, high: int) -> None:
+        """Note that ``cells`` changed between ``low`` and ``high``, so that ``pack`` looks at them."""
+        first, end = self._changed
+        self._changed = min(first, low), max(end, high)
+
+    def release(self) -> None:
+        """Make the HELD cells FREE."""
+        self.cells = self.cells.replace(bytes((HELD,)), bytes((FREE,)))
 
     def free_run(self, start: int, most: int) -> int:
         """Return the number of consecutive free cells from ``start`` on, at most ``most``."""
         if most == 1:
             return int(start < self.count and self.cells[start] == FREE)
-        part = self.view[start : start + most] != FREE
-        if not len(part):
-            return 0
-        at = int(part.argmax())
-        return at if part[at] else len(part)
+        found = _FREE_RUN.match(self.cells, start, start + most)
+        return found.end() - start if found else 0
 
     def find(self, count: int, start: int = 0) -> int:
         """Return the first of ``count`` consecutive free cells, from ``start`` on or else from 0; -1 if there are none."""
@@ -69,7 +85,6 @@ class GroupBitmap:
         found = self.cells.find(wanted, start)
         return self.cells.find(wanted) if found < 0 and start else found
 
-    def free_runs(self) -> npt.NDArray[np.int64]:
-        """Return rows (start, count) of all runs of free cells, ascending."""
-        edges = np.flatnonzero(np.diff(np.concatenate([[False], self.view == FREE, [False]]).astype(np.int8)))
-        return np.stack([edges[::2], edges[1::2] - edges[::2]], axis=1).astype(np.int64)
+    def free_runs(self) -> list[tuple[int, int]]:
+        """Return (start, count) of all runs of free cells, ascending."""
+        return [(start, end - start) for start, end in map(re.Match.span, _FREE_RUN.finditer(self.cells))]

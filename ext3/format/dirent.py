@@ -2,10 +2,10 @@
 
 There is one judge, of a block alone: a block that it refuses is one that e2fsck would change whatever else is in the image.
 It comes in forms that agree: ``read_dirents`` walks one block up to a fault, ``dirent_violations`` goes on behind it,
-``read_dirent_columns`` walks many blocks side by side. The inode a name leads to has to exist; whether it may have a name (in
-use, not reserved, of that type) is not judged here. An indexed
-directory reads the same way: the index hides in records that look unused. Source: Linux ``fs/ext4/dir.c``
-(ext4_check_dir_entry), e2fsprogs ``e2fsck/pass2.c`` (check_dir_block).
+``read_dirent_columns`` (in ``dirent_columns``) walks many blocks side by side. The inode a name leads to has to exist; whether
+it may have a name (in use, not reserved, of that type) is not judged here. An indexed directory reads the same way: the index
+hides in records that look unused. Source: Linux ``fs/ext4/dir.c`` (ext4_check_dir_entry), e2fsprogs ``e2fsck/pass2.c``
+(check_dir_block).
 """
 
 from __future__ import annotations
@@ -13,9 +13,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from ..constants import FileType
 from ..device.base import BlockDevice
@@ -27,9 +24,9 @@ from .violation import Violation
 __all__ = [
     "BYTES_LIMIT",
     "DOTS",
+    "DOT_REC_LEN_MAX",
     "MIN_REC_LEN",
     "Dirent",
-    "DirentColumns",
     "DirentFields",
     "Entry",
     "directory_block_count",
@@ -37,12 +34,10 @@ __all__ = [
     "dirent_violations",
     "length_fault",
     "make_entry",
-    "read_dirent_columns",
     "read_dirents",
     "read_entries",
+    "walk_records",
 ]
-
-Numbers = npt.NDArray[np.int64]
 
 MIN_REC_LEN = 12
 DOTS = (b".", b"..")
@@ -52,13 +47,9 @@ READ_BLOCKS = 256
 """Most blocks of a directory in one read."""
 BYTES_LIMIT = 1 << 31
 """Size limit of a directory (e2fsprogs ``e2fsck/pass1.c``)."""
-FEW = 16
-"""Number of record chains up to which a loop is faster than columns."""
 
 _HEAD = DIRENT.size
 _NO_NAMES = frozenset((b"", *DOTS))
-assert DIRENT.dtype.fields is not None
-_REC_LEN, _NAME_LEN, _FILE_TYPE = (int(DIRENT.dtype.fields[name][1]) for name in ("rec_len", "name_len", "file_type"))
 
 
 class Entry(NamedTuple):
@@ -128,7 +119,7 @@ def read_dirents(block: bytes, logical: int, into: list[DirentFields], *, inodes
     exist, names no directory can hold, block 0 without ``.`` and ``..`` in front, or those elsewhere. The records before the
     damage are in ``into``. ``where`` names the directory.
     """
-    stop = _walk(block, 0, len(block), 0 if logical else len(DOTS), into, inodes)
+    stop = walk_records(block, 0, len(block), 0 if logical else len(DOTS), into, inodes)
     for violation in _violations_at(block, stop, logical, inodes, where) if stop else ():
         raise violation.error
 
@@ -138,7 +129,7 @@ def dirent_violations(block: bytes, logical: int, *, inodes: int, where: str) ->
 
     Ends at a record that cannot be stepped over.
     """
-    stop = _walk(block, 0, len(block), 0 if logical else len(DOTS), [], inodes)
+    stop = walk_records(block, 0, len(block), 0 if logical else len(DOTS), [], inodes)
     while stop:
         yield from _violations_at(block, stop, logical, inodes, where)
         offset, dots = stop
@@ -146,10 +137,12 @@ def dirent_violations(block: bytes, logical: int, *, inodes: int, where: str) ->
         if offset == len(block) or (fault and fault[0] != "name_len"):
             return
         offset += DIRENT.packer.unpack_from(block, offset)[1]
-        stop = _walk(block, offset, len(block), max(dots - 1, 0), [], inodes)
+        stop = walk_records(block, offset, len(block), max(dots - 1, 0), [], inodes)
 
 
-def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields], inodes: int) -> tuple[int, int] | None:
+def walk_records(
+    data: bytes, offset: int, end: int, dots: int, into: list[DirentFields], inodes: int
+) -> tuple[int, int] | None:
     """Append the used records from ``offset`` to ``end``; the first ``dots`` are ``.`` and ``..``, or ``..`` alone.
 
     Return where the first record with a fault is, and how many of ``.`` and ``..`` were to come from there; None if all are
@@ -182,7 +175,7 @@ def _walk(data: bytes, offset: int, end: int, dots: int, into: list[DirentFields
 
 
 def _violations_at(block: bytes, stop: tuple[int, int], logical: int, inodes: int, where: str) -> Iterator[Violation]:
-    """Yield what is wrong with the record at which ``_walk`` stopped."""
+    """Yield what is wrong with the record at which ``walk_records`` stopped."""
     offset, dots = stop
     for field, got, want in _record_faults(block, offset, dots, inodes):
         yield Violation(f"{where}, block {logical} at byte {offset}", field, got, want)
@@ -275,91 +268,3 @@ def read_entries(
     except Ext3Error as error:
         damage = error
     return found, damage
-
-
-# -- many blocks ---------------------------------------------------------------------------------------------------
-
-
-class DirentColumns(NamedTuple):
-    """Used records of many blocks without ``.`` and ``..``, in disk order: of each the byte ``at``, and its fields."""
-
-    at: Numbers
-    inodes: npt.NDArray[np.uint32]
-    file_types: npt.NDArray[np.uint8]
-    names: list[bytes]
-    damaged: Numbers
-    """Blocks that ``read_dirents`` rejects, possibly repeated; some of their records may be included."""
-
-
-def read_dirent_columns(raw: bytes, first: npt.NDArray[np.bool_], *, block_size: int, inodes: int) -> DirentColumns:
-    """Return the records of ``len(first)`` directory blocks end to end in ``raw``, with 12 bytes or more behind them.
-
-    ``first``: which of them are block 0 of a directory. ``inodes``: the filesystem's count.
-    """
-    data = np.frombuffer(raw, np.uint8)
-    at, damaged = _chains(raw, data, first, block_size, inodes)
-    begin = at + _HEAD
-    lengths = data[at + _NAME_LEN]
-    stray = (data[begin] == ord(".")) & ((lengths == 1) | ((lengths == 2) & (data[begin + 1] == ord("."))))
-    end = begin + lengths
-    names = [raw[low:high] for low, high in zip(begin.tolist(), end.tolist(), strict=True)]
-    whole = b"".join(names)
-    if b"/" in whole or b"\0" in whole:
-        stray |= np.array([b"/" in name or b"\0" in name for name in names], bool)
-    return DirentColumns(
-        at=at,
-        inodes=data.view("<u4")[at >> 2],
-        file_types=data[at + _FILE_TYPE],
-        names=names,
-        damaged=np.concatenate([damaged, at[stray] // block_size]),
-    )
-
-
-def _chains(
-    raw: bytes, data: npt.NDArray[np.uint8], first: npt.NDArray[np.bool_], size: int, inodes: int
-) -> tuple[Numbers, Numbers]:
-    """Return the offsets of the used records behind ``.`` and ``..``, ascending, and the blocks damaged outside of names."""
-    words, halves = data.view("<u4"), data.view("<u2")
-    at = np.arange(len(first), dtype=np.int64) * size
-    end = at + size
-    bad = _pass_dots(data, at, np.flatnonzero(first), size, inodes)
-    found, damaged = [], [np.flatnonzero(bad)]
-    on = ~bad & (at < end)
-    at, end = at[on], end[on]
-    while len(at) > FEW:
-        ino, length = words[at >> 2], halves[(at + _REC_LEN) >> 1].astype(np.int64)
-        name = data[at + _NAME_LEN].astype(np.int64)
-        used = ino != 0
-        bad = (length < MIN_REC_LEN) | (length & 3 != 0) | (at + length > end) | (name + _HEAD > length)
-        bad |= used & ((name == 0) | (ino > inodes))
-        found.append(at[used & ~bad])
-        damaged.append(at[bad] // size)
-        at = at + length
-        on = ~bad & (at < end)
-        at, end = at[on], end[on]
-    records: list[DirentFields] = []
-    for start, stop in zip(at.tolist(), end.tolist(), strict=True):
-        if _walk(raw, start, stop, 0, records, inodes):
-            damaged.append(np.array([start // size]))
-    found.append(np.fromiter((record[0] for record in records), np.int64, len(records)))
-    return np.sort(np.concatenate(found)), np.concatenate(damaged)
-
-
-def _pass_dots(data: npt.NDArray[np.uint8], at: Numbers, rows: Numbers, size: int, inodes: int) -> npt.NDArray[np.bool_]:
-    """Move ``at`` of these rows behind ``.`` and ``..``. Return a mask of the rows that do not begin with them."""
-    words, halves = data.view("<u4"), data.view("<u2")
-    bad = np.zeros(len(at), bool)
-    for name in DOTS:
-        here = at[rows]
-        ino, length = words[here >> 2], halves[(here + _REC_LEN) >> 1].astype(np.int64)
-        wrong = (length < MIN_REC_LEN) | (length & 3 != 0) | (here % size + length > size)
-        wrong |= (ino == 0) | (ino > inodes)
-        wrong |= data[here + _NAME_LEN] != len(name)
-        for place, byte in enumerate(name + b"\0"):
-            wrong |= data[here + _HEAD + place] != byte
-        if name == b".":
-            wrong |= length > DOT_REC_LEN_MAX
-        bad[rows[wrong]] = True
-        rows = rows[~wrong]
-        at[rows] += length[~wrong]
-    return bad

@@ -1,4 +1,4 @@
-"""Directory blocks: find, insert and delete records, split blocks, pack new ones.
+"""Directory blocks: find, insert and delete records, split blocks, pack new ones. Many at once: ``dirent_block_columns``.
 
 Functions from block to block, over plain bytes. Blocks come from here or passed ``read_dirents``: their records tile them,
 so walking ends. Source: Linux ``fs/ext4/namei.c`` (ext4_search_dir, add_dirent_to_buf, ext4_generic_delete_entry,
@@ -10,9 +10,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from ..constants import NAME_MAX, FileType
 from .dirent import MIN_REC_LEN, DirentFields
 from .schema import DIRENT
@@ -23,7 +20,6 @@ __all__ = [
     "Record",
     "delete_record",
     "empty_block",
-    "fill_blocks",
     "find_record",
     "first_gap",
     "fits_packed",
@@ -32,10 +28,7 @@ __all__ = [
     "new_directory_block",
     "pack_block",
     "pack_dots",
-    "pack_records",
-    "place_records",
     "record_size",
-    "record_sizes",
     "set_inode",
     "split_records",
 ]
@@ -47,10 +40,7 @@ HEAD = DIRENT.size
 _NAME = re.compile(rb"[^/\0]{1,%d}" % NAME_MAX)
 PACK_PERCENT = 75
 """Use of a full block, in percent, up to which it is packed instead of split."""
-NAMES_AT_ONCE = 8192
-"""Names packed together, so that their columns stay in the processor's cache."""
 
-Array64 = npt.NDArray[np.int64]
 Record = tuple[int, int, bytes]
 """(inode, file type, name)."""
 
@@ -67,11 +57,6 @@ def is_name(name: bytes) -> bool:
 def record_size(length: int) -> int:
     """Return the bytes of a record with a name of ``length`` bytes."""
     return (length + HEAD + 3) & ~3
-
-
-def record_sizes(lengths: Array64) -> Array64:
-    """Return the ``record_size`` of many names."""
-    return (lengths + HEAD + 3) & ~3
 
 
 # -- search --------------------------------------------------------------------------------------------------------
@@ -210,54 +195,3 @@ def pack_dots(ino: int, parent: int, block_size: int, file_type: int) -> bytes:
 def new_directory_block(ino: int, parent: int, *, block_size: int, filetype: bool = True) -> bytes:
     """Return the block of a new directory: ``.`` and ``..``. ``filetype``: the filesystem's feature."""
     return pack_dots(ino, parent, block_size, FileType.DIRECTORY if filetype else 0).ljust(block_size, b"\0")
-
-
-def fill_blocks(sizes: Array64, block_size: int) -> Array64:
-    """Return the first record of each block if ``.`` and ``..`` and records of these sizes fill blocks in order."""
-    ends = np.cumsum(sizes)
-    firsts, begin, first = [0], -DOTS_SIZE, 0
-    while True:
-        first = int(np.searchsorted(ends, begin + block_size, side="right"))
-        if first >= len(sizes):
-            return np.array(firsts, np.int64)
-        firsts.append(first)
-        begin = int(ends[first - 1])
-
-
-def place_records(sizes: Array64, firsts: Array64, block_size: int, *, reserve: int) -> tuple[Array64, Array64]:
-    """Return (byte, rec_len) of records of these sizes in blocks end to end; block k begins with record ``firsts[k]``.
-
-    The last record of each block reaches to its end. ``reserve``: bytes kept free in front of the first block's records.
-    """
-    counts = np.diff(np.append(firsts, len(sizes)))
-    block = np.repeat(np.arange(len(firsts)), counts)
-    before = np.cumsum(sizes) - sizes
-    offset = before - before[firsts][block]
-    offset[block == 0] += reserve
-    rec_len = sizes.copy()
-    last = np.append(firsts[1:], len(sizes)) - 1
-    rec_len[last] = block_size - offset[last]
-    return block * block_size + offset, rec_len
-
-
-def pack_records(
-    data: npt.NDArray[np.uint8],
-    *,
-    at: Array64,
-    inodes: npt.NDArray[np.integer],
-    rec_lens: Array64,
-    file_types: npt.NDArray[np.integer] | int,
-    names: Sequence[bytes],
-) -> None:
-    """Write many records into ``data`` (uint8, blocks end to end) at these bytes, multiples of 4."""
-    lengths = np.fromiter(map(len, names), np.int64, len(names))
-    heads = DIRENT.zeros(len(names))
-    heads["inode"], heads["rec_len"], heads["name_len"], heads["file_type"] = inodes, rec_lens, lengths, file_types
-    words, halves = data.view("<u4"), heads.view("<u4").reshape(-1, HEAD // 4)
-    for number in range(HEAD // 4):
-        words[(at >> 2) + number] = halves[:, number]
-    for low in range(0, len(names), NAMES_AT_ONCE):
-        some = slice(low, low + NAMES_AT_ONCE)
-        text = np.frombuffer(b"".join(names[some]), np.uint8)
-        target = at[some] + HEAD - (np.cumsum(lengths[some]) - lengths[some])
-        data[np.repeat(target, lengths[some]) + np.arange(len(text))] = text

@@ -1,4 +1,4 @@
-"""Directory hashes: half_md4, TEA and legacy, with signed or unsigned characters, of one name or of many in columns.
+"""Directory hashes: half_md4, TEA and legacy, with signed or unsigned characters. Many names at once: ``dirhash_columns``.
 
 A name is cut into chunks, packed into words and mixed into a state that starts as the filesystem's hash seed. The lowest
 bit of a hash is clear: in an index it marks a leaf that continues the hash of the leaf before. Source: Linux
@@ -9,17 +9,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
-import numpy as np
-import numpy.typing as npt
 
 from ..constants import HashVersion
 
 __all__ = ["DirHash"]
-
-U32 = npt.NDArray[np.uint32]
-Array64 = npt.NDArray[np.int64]
 
 MASK = 0xFFFFFFFF
 MD4_START = (0x67452301, 0xEFCDAB89, 0x98BADCFE, 0x10325476)
@@ -35,18 +28,8 @@ TEA_CHUNK = 16
 EOF_HASH = 0xFFFFFFFE
 """Reserved by the kernel for the end of a directory; a name that hashes to it gets the hash before."""
 
-MIN_COLUMN_NAMES = 32
-"""Number of names from which columns are faster than a loop."""
-NAMES_AT_ONCE = 8192
-"""Names hashed together, so that their columns stay in the processor's cache."""
-
 _WORDS8 = struct.Struct(">8I")
 _WORDS4 = struct.Struct(">4I")
-_MD4_ROUNDS = (
-    (0x00000000, (3, 7, 11, 19), (0, 1, 2, 3, 4, 5, 6, 7)),
-    (ROUND_2, (3, 5, 9, 13), (1, 3, 5, 7, 0, 2, 4, 6)),
-    (ROUND_3, (3, 9, 11, 15), (3, 7, 2, 6, 1, 5, 0, 4)),
-)
 
 
 class DirHash:
@@ -57,100 +40,16 @@ class DirHash:
 
     def __init__(self, version: int, seed: Sequence[int], *, signed: bool) -> None:
         self.version = HashVersion(version)
-        self._signed = signed
-        self._function = _FUNCTIONS[self.version]
+        self.signed = signed
         start = tuple(seed) if any(seed) else MD4_START
-        self._start = LEGACY_START if self.version is HashVersion.LEGACY else start
-        self._one = self._function.one
+        self.start = LEGACY_START if self.version is HashVersion.LEGACY else start
+        """State before the first chunk."""
+        self._one = _FUNCTIONS[self.version]
 
     def __call__(self, name: bytes) -> int:
         """Return the hash of one name (1 to 255 bytes)."""
-        number = self._one(name, self._start, self._signed) & 0xFFFFFFFE
+        number = self._one(name, self.start, self.signed) & 0xFFFFFFFE
         return EOF_HASH - 2 if number == EOF_HASH else number
-
-    def many(self, names: Sequence[bytes]) -> U32:
-        """Return the hash of each name, shape (len(names),)."""
-        if len(names) < MIN_COLUMN_NAMES:
-            return np.fromiter(map(self, names), np.uint32, len(names))
-        chunk, mix = self._function.chunk, self._function.mix
-        lengths = np.fromiter(map(len, names), np.int64, len(names))
-        hashes = np.zeros(len(names), np.uint32)
-        chunks = (lengths + chunk - 1) // chunk
-        for count in sorted(set(chunks.tolist())):
-            alike = np.flatnonzero(chunks == count)
-            for low in range(0, len(alike), NAMES_AT_ONCE):
-                rows = alike[low : low + NAMES_AT_ONCE]
-                text = np.array([names[row] for row in rows.tolist()], f"S{count * chunk}")  # padded with NULs
-                raw = text.view(np.int8 if self._signed else np.uint8)
-                characters = raw.reshape(len(rows), -1).astype(np.uint32)
-                state = [np.full(len(rows), word, np.uint32) for word in self._start]
-                for begin in range(0, count * chunk, chunk):
-                    state = mix(state, characters[:, begin : begin + chunk], lengths[rows] - begin)
-                hashes[rows] = state[self._function.result]
-        if self.version is HashVersion.LEGACY:
-            hashes <<= np.uint32(1)
-        hashes &= np.uint32(0xFFFFFFFE)
-        hashes[hashes == EOF_HASH] = EOF_HASH - 2
-        return hashes
-
-
-# -- many names: columns of words ----------------------------------------------------------------------------------
-
-
-def _pack(characters: U32, left: Array64) -> list[U32]:
-    """Return the words of a chunk: characters are shifted in over a padding made of the remaining length."""
-    pad = (left & 0xFF).astype(np.uint32) * np.uint32(0x01010101)
-    words = []
-    for first in range(0, characters.shape[1], 4):
-        word = pad
-        for position in range(first, first + 4):
-            word = np.where(position < left, characters[:, position] + (word << np.uint32(8)), word)
-        words.append(word)
-    return words
-
-
-def _half_md4_columns(state: list[U32], characters: U32, left: Array64) -> list[U32]:
-    words = _pack(characters, left)
-    a, b, c, d = state
-    for number, (constant, turns, order) in enumerate(_MD4_ROUNDS):
-        for step, word in enumerate(order):
-            if number == 0:
-                mixed = d ^ (b & (c ^ d))
-            elif number == 1:
-                mixed = (b & c) + ((b ^ c) & d)
-            else:
-                mixed = b ^ c ^ d
-            a = a + mixed + words[word] + np.uint32(constant)
-            turn = turns[step % 4]
-            a = (a << np.uint32(turn)) | (a >> np.uint32(32 - turn))
-            a, b, c, d = d, a, b, c
-    return [state[0] + a, state[1] + b, state[2] + c, state[3] + d]
-
-
-def _tea_columns(state: list[U32], characters: U32, left: Array64) -> list[U32]:
-    k0, k1, k2, k3 = _pack(characters, left)
-    x, y = state[:2]
-    four, five, total = np.uint32(4), np.uint32(5), 0
-    for _ in range(16):
-        total = (total + TEA_DELTA) & MASK
-        step = np.uint32(total)
-        x = x + (((y << four) + k0) ^ (y + step) ^ ((y >> five) + k1))
-        y = y + (((x << four) + k2) ^ (x + step) ^ ((x >> five) + k3))
-    return [state[0] + x, state[1] + y]
-
-
-def _legacy_columns(state: list[U32], characters: U32, left: Array64) -> list[U32]:
-    newer, older = state
-    factor, sign, range_ = np.uint32(LEGACY_FACTOR), np.uint32(0x80000000), np.uint32(0x7FFFFFFF)
-    for position in range(characters.shape[1]):
-        number = older + (newer ^ characters[:, position] * factor)
-        number = np.where(number & sign, number - range_, number)
-        there = position < left
-        newer, older = np.where(there, number, newer), np.where(there, newer, older)
-    return [newer, older]
-
-
-# -- one name ------------------------------------------------------------------------------------------------------
 
 
 def _padded_words(text: bytes, left: int, words: int) -> bytes:
@@ -275,17 +174,8 @@ def _legacy(name: bytes, start: Sequence[int], signed: bool) -> int:
     return newer << 1 & MASK
 
 
-class _Function(NamedTuple):
-    """One hash version: the function of a name, that of columns, mixed chunk by chunk, and the state word of the hash."""
-
-    one: Callable[[bytes, Sequence[int], bool], int]
-    chunk: int
-    mix: Callable[[list[U32], U32, Array64], list[U32]]
-    result: int
-
-
-_FUNCTIONS = {
-    HashVersion.LEGACY: _Function(_legacy, MD4_CHUNK, _legacy_columns, 0),
-    HashVersion.HALF_MD4: _Function(_half_md4, MD4_CHUNK, _half_md4_columns, 1),
-    HashVersion.TEA: _Function(_tea, TEA_CHUNK, _tea_columns, 0),
+_FUNCTIONS: dict[HashVersion, Callable[[bytes, Sequence[int], bool], int]] = {
+    HashVersion.LEGACY: _legacy,
+    HashVersion.HALF_MD4: _half_md4,
+    HashVersion.TEA: _tea,
 }

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ..errors import CorruptError
 from .extent_schema import EXTENT, EXTENT_HEADER, EXTENT_INDEX
-from .layout import Table
+from .layout_columns import Table
 
 __all__ = ["EXTENT_MAGIC", "Extent", "ExtentTree", "read_extent_tree"]
 

@@ -11,14 +11,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING
 
 from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS, POINTER_SIZE
 from ..defaults import default_block_size, default_inode_ratio
 from ..errors import GeometryError
 from .schema import GROUP_DESC
+
+if TYPE_CHECKING:
+    from .geometry_columns import GeometryColumns
 
 __all__ = ["Geometry", "plan_geometry", "reserved_share"]
 
@@ -30,9 +31,6 @@ MIN_BLOCKS_PER_GROUP = 248
 """Fewest blocks of groups that are made smaller to have room for their inodes; mke2fs stops here."""
 RESERVED_GROWTH = 1024
 """Growth factor that descriptor blocks are reserved for."""
-
-Array64 = npt.NDArray[np.int64]
-
 
 SPARSE_GROUPS = frozenset({0, 1} | {base**power for base in (3, 5, 7) for power in range(1, 21) if base**power < 1 << 32})
 """Groups with a superblock under sparse_super: 0, which has the primary, 1, and the powers of 3, 5 and 7."""
@@ -165,63 +163,41 @@ class Geometry:
         groups = [group for group in (first + 1, first + self.descriptors_per_block - 1) if group < self.groups]
         return [self.first_data_block + group * self.blocks_per_group + self.has_super(group) for group in groups]
 
-    @cached_property
-    def group_first(self) -> Array64:
-        """First block of each group, shape (groups,)."""
-        return self.first_data_block + np.arange(self.groups, dtype=np.int64) * self.blocks_per_group
+    def first_block(self, group: int) -> int:
+        """Return the first block of a group."""
+        return self.first_data_block + group * self.blocks_per_group
 
-    @cached_property
-    def group_blocks(self) -> Array64:
-        """Number of blocks of each group, shape (groups,): the same in all but the last."""
-        counts = np.full(self.groups, self.blocks_per_group, np.int64)
-        counts[-1] = self.blocks - int(self.group_first[-1])
-        return counts
+    def block_count(self, group: int) -> int:
+        """Return the number of blocks of a group: the same in all but the last."""
+        return min(self.blocks_per_group, self.blocks - self.first_block(group))
 
-    @cached_property
-    def head_blocks(self) -> Array64:
-        """Number of blocks of superblock, descriptors and reserved descriptors of each group, shape (groups,)."""
-        supers = np.zeros(self.groups, np.int64)
-        supers[[0, *self.backup_groups]] = 1
+    def head_count(self, group: int) -> int:
+        """Return the number of blocks of superblock, descriptors and reserved descriptors of a group."""
+        has_super = self.has_super(group)
         if self.first_meta_bg is None:
-            return supers * (1 + self.descriptor_blocks + self.reserved_gdt_blocks)
-        group = np.arange(self.groups)
-        index, place = np.divmod(group, self.descriptors_per_block)
-        own = (place <= 1) | (place == self.descriptors_per_block - 1)
-        return np.where(index < self.first_meta_bg, supers * (1 + self.leading_descriptor_blocks), supers + own)
+            return (1 + self.descriptor_blocks + self.reserved_gdt_blocks) if has_super else 0
+        index, place = divmod(group, self.descriptors_per_block)
+        if index < self.first_meta_bg:
+            return (1 + self.leading_descriptor_blocks) if has_super else 0
+        return has_super + (place <= 1 or place == self.descriptors_per_block - 1)
 
-    @cached_property
-    def block_bitmap(self) -> Array64:
-        """Block of each group's block bitmap; the inode bitmap and the inode table follow it."""
-        return self.group_first + self.head_blocks
-
-    @cached_property
-    def inode_bitmap(self) -> Array64:
-        return self.block_bitmap + 1
-
-    @cached_property
-    def inode_table(self) -> Array64:
-        """First block of each group's inode table."""
-        return self.block_bitmap + 2
-
-    @cached_property
-    def group_overhead(self) -> Array64:
-        """Number of blocks of static metadata in each group."""
-        return self.head_blocks + 2 + self.inode_table_blocks
-
-    @cached_property
-    def free_first(self) -> Array64:
-        """First block behind each group's static metadata."""
-        return self.group_first + self.group_overhead
-
-    @cached_property
-    def free_counts(self) -> Array64:
-        """Number of blocks behind each group's static metadata, for data, directories and journal."""
-        return self.group_blocks - self.group_overhead
+    def overhead(self, group: int) -> int:
+        """Return the number of blocks of static metadata of a group."""
+        return self.head_count(group) + 2 + self.inode_table_blocks
 
     @cached_property
     def free_blocks(self) -> int:
         """Number of blocks that are not static metadata."""
-        return int(self.free_counts.sum())
+        heads = (0, *self.backup_groups) if self.first_meta_bg is None else range(self.groups)  # no other group has one
+        others = self.groups * (2 + self.inode_table_blocks)
+        return self.blocks - self.first_data_block - sum(map(self.head_count, heads)) - others
+
+    @cached_property
+    def columns(self) -> GeometryColumns:
+        """The same of all groups, as numpy columns; the first use loads numpy."""
+        from .geometry_columns import GeometryColumns
+
+        return GeometryColumns(self)
 
     def group_of_inode(self, ino: int) -> tuple[int, int]:
         """Return (group, index in its table) of an inode."""
@@ -325,12 +301,12 @@ def plan_geometry(
             reserved_blocks=reserved,
             resize_inode=resize_inode,
         )
-        if int(geometry.group_overhead.max()) > per_group:
+        if geometry.overhead(0) > per_group:
             raise GeometryError(
                 f"{wanted} inodes in {size_bytes} bytes: the inode tables leave no room",
                 field="inodes",
             )
-        overhead = int(geometry.group_overhead[-1])
+        overhead = geometry.overhead(groups - 1)
         rest = (blocks - first) % per_group
         if groups == 1 and rest and rest < overhead:
             raise GeometryError(f"{size_bytes} bytes are too few for an ext3 filesystem", field="size", least=smallest)

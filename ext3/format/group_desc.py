@@ -1,4 +1,4 @@
-"""Group descriptors, and the bitmaps they locate, as tables.
+"""Group descriptors: where the bitmaps and inode tables of the groups lie, and what is free. As numpy: ``group_desc_columns``.
 
 Source: Linux ``fs/ext4/super.c`` and ``balloc.c``. All block numbers count from the start of the device; groups count
 from 0.
@@ -6,28 +6,55 @@ from 0.
 
 from __future__ import annotations
 
+import sys
+from array import array
 from typing import TYPE_CHECKING
-
-import numpy as np
-import numpy.typing as npt
 
 from ..device.base import BlockDevice
 from ..errors import CorruptError
-from .layout import Table
 from .schema import GROUP_DESC
 
 if TYPE_CHECKING:
+    from .layout_columns import Table
     from .superblock import Superblock
 
-__all__ = ["LOCATIONS", "group_ranges_overlap", "metadata_block", "outside_group", "read_bitmap", "read_groups"]
+__all__ = ["LOCATIONS", "Groups", "metadata_block", "read_descriptors", "read_groups"]
 
 LOCATIONS = ("bg_block_bitmap", "bg_inode_bitmap", "bg_inode_table")
 """Fields of a descriptor that name a block."""
-Flags = npt.NDArray[np.bool_]
 
 
-def read_groups(device: BlockDevice, superblock: Superblock, *, copy: int = 0) -> Table:
-    """Return the descriptors of all groups: GROUP_DESC rows, shape (groups,). ``copy``: the group whose backup is read.
+class Groups:
+    """Group descriptors of a filesystem. ``groups[field][group]`` is a number, as in a numpy table of GROUP_DESC.
+
+    A field is decoded, for all groups at once, when it is first used. ``raw``: the descriptors as they were read.
+    """
+
+    def __init__(self, raw: bytes, count: int) -> None:
+        self.raw = raw[: count * GROUP_DESC.size]
+        self._columns: dict[str, array[int]] = {}
+
+    def __len__(self) -> int:
+        return len(self.raw) // GROUP_DESC.size
+
+    def __getitem__(self, field: str) -> array[int]:
+        found = self._columns.get(field)
+        if found is None:
+            at = GROUP_DESC.offset_of(field)
+            size = GROUP_DESC.end_of(field) - at
+            found = self._columns[field] = array({2: "H", 4: "I"}[size], self.raw)[at // size :: GROUP_DESC.size // size]
+            if sys.byteorder == "big":
+                found.byteswap()
+        return found
+
+
+def read_groups(device: BlockDevice, superblock: Superblock) -> Groups:
+    """Return the descriptors of all groups. Raises CorruptError if they leave the filesystem."""
+    return Groups(read_descriptors(device, superblock), superblock.groups_count)
+
+
+def read_descriptors(device: BlockDevice, superblock: Superblock, *, copy: int = 0) -> bytes:
+    """Return the blocks of the descriptors, end to end. ``copy``: the group whose backup is read.
 
     Raises CorruptError if they leave the filesystem.
     """
@@ -42,32 +69,10 @@ def read_groups(device: BlockDevice, superblock: Superblock, *, copy: int = 0) -
         if block >= superblock.blocks_count:
             raise CorruptError("group descriptors", f"block {index}", block, f"< {superblock.blocks_count}")
         pieces.append(device.read(block * size, size))
-    return GROUP_DESC.view(b"".join(pieces), superblock.groups_count)
+    return b"".join(pieces)
 
 
-def outside_group(superblock: Superblock, groups: Table, field: str) -> Flags:
-    """Return for which groups ``field``, one of LOCATIONS, names a block outside of the group, where it must lie."""
-    geometry = superblock.geometry
-    count = geometry.inode_table_blocks if field == "bg_inode_table" else 1
-    place = groups[field].astype(np.int64)
-    found: Flags = (place < geometry.group_first) | (place + count > geometry.group_first + geometry.group_blocks)
-    return found
-
-
-def group_ranges_overlap(superblock: Superblock, groups: Table) -> bool:
-    """Return whether metadata of groups, all of it inside its group, overlaps other metadata."""
-    geometry = superblock.geometry
-    tables = np.full(geometry.groups, geometry.inode_table_blocks, np.int64)
-    ones = np.ones(geometry.groups, np.int64)
-    first = np.concatenate([geometry.group_first, *(groups[field].astype(np.int64) for field in LOCATIONS)])
-    count = np.concatenate([geometry.head_blocks, ones, ones, tables])
-    first, count = first[count > 0], count[count > 0]
-    order = np.argsort(first, kind="stable")
-    first, count = first[order], count[order]
-    return bool((first[:-1] + count[:-1] > first[1:]).any())
-
-
-def metadata_block(superblock: Superblock, groups: Table, group: int, field: str, count: int = 1) -> int:
+def metadata_block(superblock: Superblock, groups: Groups | Table, group: int, field: str, count: int = 1) -> int:
     """Return the block a descriptor's ``field`` names. Raises CorruptError unless ``count`` blocks from there are in bounds."""
     geometry = superblock.geometry
     block = int(groups[field][group])
@@ -76,13 +81,3 @@ def metadata_block(superblock: Superblock, groups: Table, group: int, field: str
         want = f"from {first} to {geometry.blocks - count}"
         raise CorruptError(f"group {group}", field, block, want)
     return block
-
-
-def read_bitmap(device: BlockDevice, superblock: Superblock, groups: Table, group: int, field: str) -> npt.NDArray[np.bool_]:
-    """Return a bitmap (``bg_block_bitmap`` or ``bg_inode_bitmap``) of a group: bool, shape (8 * block_size,), True = used.
-
-    Bit 0 is the group's first block or inode; bits behind its last are padding, which should be set.
-    """
-    block = metadata_block(superblock, groups, group, field)
-    raw = device.read(block * superblock.block_size, superblock.block_size)
-    return np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little").astype(np.bool_)

@@ -1,4 +1,4 @@
-"""Hash index of a directory: its blocks read, checked, searched and packed, and the index of a new directory planned.
+"""Hash index of a directory: its blocks read, checked, searched and packed. A whole index planned: ``htree_columns``.
 
 Block 0 is the root (dx_root): ``.`` and ``..``, then entries (dx_entry), each a hash and the block that holds the names from
 that hash on. With one more level the root leads to nodes (dx_node), and these to leaves: ordinary directory blocks, in which
@@ -11,23 +11,18 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import chain
 from operator import gt
 from typing import NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from ..constants import FileType, HashVersion
-from .dirent_block import DOT_REC_LEN, DOTS_SIZE, pack_dots
+from ..constants import HashVersion
+from .dirent_block import DOT_REC_LEN, DOTS_SIZE
 from .schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO
 from .violation import Violation
 
 __all__ = [
     "DxFrame",
     "DxNode",
-    "IndexPlan",
     "OddIndexError",
     "check_leaf",
     "leaves_of",
@@ -35,7 +30,6 @@ __all__ = [
     "node_violations",
     "pack_node",
     "pack_root",
-    "plan_index",
     "probe",
     "read_node",
     "read_root_info",
@@ -43,16 +37,12 @@ __all__ = [
     "root_violations",
 ]
 
-Array64 = npt.NDArray[np.int64]
-
 ROOT_HEAD = DOTS_SIZE + DX_ROOT_INFO.size
 NODE_HEAD = DIRENT.size
 BLOCK_MASK = 0x0FFFFFFF
 """Mask of an entry's block number: the upper bits are reserved."""
 MAX_LEVELS = 1
 """Most levels of nodes below the root; more would need large_dir."""
-LEAF_FILL_PERCENT = 80
-"""Fill of new leaves: the rest is for names added later, which would split every full leaf."""
 
 
 class OddIndexError(Exception):
@@ -297,74 +287,3 @@ def pack_root(first_block: bytes, version: int, levels: int, hashes: Sequence[in
 def pack_node(hashes: Sequence[int], blocks: Sequence[int], block_size: int) -> bytes:
     """Pack a node."""
     return DIRENT.packer.pack(0, block_size, 0, 0) + _pack_entries(hashes, blocks, block_size - NODE_HEAD)
-
-
-# -- new filesystems -----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class IndexPlan:
-    """Index of a new directory. ``order``: entries sorted by hash; ``leaf_first``: the start of each leaf in ``order``.
-
-    ``hashes``: first hash of each leaf, its lowest bit set where the leaf before ends with the same hash. ``nodes``:
-    number of interior blocks (0 where the root points at leaves).
-    """
-
-    block_size: int
-    order: Array64
-    leaf_first: Array64
-    hashes: Array64
-    nodes: int
-
-    @property
-    def leaves(self) -> int:
-        return len(self.leaf_first)
-
-    @property
-    def blocks(self) -> int:
-        """Number of blocks of the directory: the root, the nodes, the leaves."""
-        return 1 + self.nodes + self.leaves
-
-    def pack(self, ino: int, parent: int, *, version: int = HashVersion.HALF_MD4, filetype: bool = True) -> bytes:
-        """Return the index blocks, the first of the directory, with ``ino`` as ``.`` and ``parent`` as ``..``.
-
-        ``version``: that of the hashes; ``filetype``: the filesystem's feature.
-        """
-        size = self.block_size
-        dots = pack_dots(ino, parent, size, FileType.DIRECTORY if filetype else 0).ljust(size, b"\0")
-        hashes = self.hashes.tolist()
-        leaves = list(range(1 + self.nodes, self.blocks))
-        if not self.nodes:
-            return pack_root(dots, version, 0, hashes, leaves)
-        parts = np.array_split(np.arange(self.leaves), self.nodes)
-        spans = [slice(int(part[0]), int(part[-1]) + 1) for part in parts]
-        root = pack_root(dots, version, 1, [hashes[span.start] for span in spans], range(1, 1 + self.nodes))
-        return root + b"".join(pack_node(hashes[span], leaves[span], size) for span in spans)
-
-
-def plan_index(hashes: npt.NDArray[np.uint32], sizes: Array64, block_size: int) -> IndexPlan | None:
-    """Plan the index of a directory by the hashes and sizes (bytes, padded) of its entries. Return None if two levels of
-    index are too small for its leaves (a directory without an index is slow but valid)."""
-    order = np.argsort(hashes, kind="stable")
-    ends = np.cumsum(sizes[order])
-    room = block_size * LEAF_FILL_PERCENT // 100
-    largest = int(sizes.max()) if len(sizes) else 0
-    room = max(room, min(block_size, largest))
-    firsts = []
-    first, begin = 0, 0
-    while first < len(order):
-        firsts.append(first)
-        first = int(np.searchsorted(ends, begin + room, side="right"))
-        begin = int(ends[first - 1])
-    leaf_first = np.array(firsts, np.int64)
-    nodes = 0
-    if len(leaf_first) > root_limit(block_size):
-        # Nodes too keep some room for splits.
-        nodes = min(root_limit(block_size), -(-len(leaf_first) * 100 // (node_limit(block_size) * LEAF_FILL_PERCENT)))
-        if len(leaf_first) > nodes * node_limit(block_size):
-            return None
-    sorted_hashes = hashes[order].astype(np.int64)
-    starts = sorted_hashes[leaf_first]
-    continued = np.zeros(len(starts), bool)
-    continued[1:] = sorted_hashes[leaf_first[1:] - 1] == starts[1:]
-    return IndexPlan(block_size, order, leaf_first, starts | continued, nodes)

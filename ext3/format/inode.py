@@ -299,7 +299,7 @@ def parse_inode(raw: bytes, ino: int) -> Inode:
 def patch_inode(raw: bytes, **fields: Any) -> bytes:
     """Return the record with these fields of INODE_CORE changed, and every other byte as it was."""
     changed = bytearray(raw)
-    row = INODE_CORE.view(changed)
+    row = INODE_CORE.at(changed)
     for name, value in fields.items():
         row[name] = value
     return bytes(changed)

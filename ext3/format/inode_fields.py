@@ -1,21 +1,21 @@
 """Inode fields stored in several words: times, owners, sizes, device numbers, the extra area.
 
-Each function for one inode (ints) is followed by one for columns of many (int64); functions of ``N`` take both. Source:
-Linux ``fs/ext4/ext4.h`` (EXT4_INODE_SET_XTIME, EXT4_INODE_GET_XTIME, EXT4_FITS_IN_INODE, ext4_isize) and
-``include/linux/kdev_t.h`` (new_encode_dev, old_encode_dev).
+Of one inode; of many: see ``inode_fields_columns``. Functions of ``N`` take both. Source: Linux ``fs/ext4/ext4.h``
+(EXT4_INODE_SET_XTIME, EXT4_INODE_GET_XTIME, EXT4_FITS_IN_INODE, ext4_isize) and ``include/linux/kdev_t.h`` (new_encode_dev,
+old_encode_dev).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TypeVar
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, TypeVar
 
 from ..constants import EXTRA_ISIZE, GOOD_INODE_SIZE, S_IFBLK, S_IFCHR, S_IFMT, S_IFREG
 from .schema import INODE_EXTRA
 from .violation import Violation
+
+if TYPE_CHECKING:
+    from .inode_fields_columns import Numbers
 
 __all__ = [
     "CRTIME_END",
@@ -25,33 +25,21 @@ __all__ = [
     "SECOND",
     "TIMES_END",
     "TIME_MAX",
+    "TIME_MAX_CORE",
     "TIME_MIN",
-    "Flags",
-    "Numbers",
-    "Times",
     "area_size",
-    "bad_extra_sizes",
     "check_owner",
     "decode_device",
-    "decode_devices",
     "decode_owner",
     "decode_size",
-    "decode_sizes",
     "decode_time",
-    "decode_times",
     "encode_device",
     "encode_time",
-    "encode_times",
-    "extra_end",
     "extra_size_violations",
     "new_extra_size",
 ]
 
-Numbers = npt.NDArray[np.int64]
-Flags = npt.NDArray[np.bool_]
-Times = tuple[Numbers, Numbers]
-"""Columns of seconds since 1970 and of nanoseconds; combined they may exceed 64 bits."""
-N = TypeVar("N", int, Numbers)
+N = TypeVar("N", int, "Numbers")
 
 SECOND = 1_000_000_000
 MASK16 = 0xFFFF
@@ -68,18 +56,11 @@ ID_MAX = 0xFFFFFFFE
 # -- the extra area: a field beyond i_extra_isize does not exist -----------------------------------------------------
 
 
-def extra_end(name: str) -> int:
-    """Return the i_extra_isize from which an inode has this field of INODE_EXTRA."""
-    assert INODE_EXTRA.dtype.fields is not None
-    field = INODE_EXTRA.dtype.fields[name]
-    return int(field[1]) + field[0].itemsize
-
-
-TIMES_END = extra_end("i_atime_extra")
+TIMES_END = INODE_EXTRA.end_of("i_atime_extra")
 """Smallest i_extra_isize with nanoseconds and epoch of all three times."""
-CRTIME_END = extra_end("i_crtime")
+CRTIME_END = INODE_EXTRA.end_of("i_crtime")
 """Smallest i_extra_isize with a creation time."""
-CRTIME_EXTRA_END = extra_end("i_crtime_extra")
+CRTIME_EXTRA_END = INODE_EXTRA.end_of("i_crtime_extra")
 
 
 def new_extra_size(inode_size: int) -> int:
@@ -98,22 +79,12 @@ def extra_size_violations(size: int, room: int, ino: int) -> Iterator[Violation]
         yield Violation(f"inode {ino}", "i_extra_isize", size, f"a multiple of 4, <= {room}")
 
 
-def bad_extra_sizes(sizes: Numbers, room: int) -> Flags:
-    """Return the rows for which ``extra_size_violations`` yields one."""
-    bad: Flags = (sizes % 4 != 0) | (sizes > room)
-    return bad
-
-
 # -- times: 32 signed bits of seconds, 2 bits of epoch that count 2**32 seconds each, 30 bits of nanoseconds ----------
 
 
 def decode_time(low: int, extra: int) -> int:
     """Return nanoseconds since 1970."""
     return (low - (low >> 31 << 32) + ((extra & 3) << 32)) * SECOND + (extra >> 2)
-
-
-def decode_times(low: Numbers, extra: Numbers) -> Times:
-    return low - (low >> 31 << 32) + ((extra & 3) << 32), extra >> 2
 
 
 def encode_time(time: int, *, wide: bool) -> tuple[int, int]:
@@ -123,17 +94,6 @@ def encode_time(time: int, *, wide: bool) -> tuple[int, int]:
         seconds, nano = min(max(seconds, TIME_MIN), TIME_MAX if wide else TIME_MAX_CORE), 0
     low = seconds & MASK32
     return low, (seconds - (low - (low >> 31 << 32))) >> 32 & 3 | nano << 2 if wide else 0
-
-
-def encode_times(times: Times, *, wide: bool) -> Times:
-    stored = np.clip(times[0], TIME_MIN, TIME_MAX if wide else TIME_MAX_CORE)
-    low = stored & MASK32
-    if not wide:
-        return low, np.zeros_like(low)
-    nano = times[1]
-    if not (kept := stored == times[0]).all():
-        nano = np.where(kept, nano, 0)
-    return low, (stored - (low - (low >> 31 << 32))) >> 32 & 3 | nano << 2
 
 
 # -- owners: 16 bits in each of two words ----------------------------------------------------------------------------
@@ -160,10 +120,6 @@ def decode_size(mode: int, low: int, high: int) -> int:
     return low | high << 32 if mode & S_IFMT == S_IFREG else low
 
 
-def decode_sizes(mode: Numbers, low: Numbers, high: Numbers) -> Numbers:
-    return low | np.where((mode & S_IFMT) == S_IFREG, high, 0) << 32
-
-
 # -- devices: 8 and 8 bits in the first word of the block map, else 12 and 20 in the second ---------------------------
 
 
@@ -174,14 +130,6 @@ def decode_device(mode: int, old: int, new: int) -> tuple[int, int]:
     if old:
         return old >> 8 & 0xFF, old & 0xFF
     return new >> 8 & 0xFFF, new & 0xFF | new >> 12 & 0xFFF00
-
-
-def decode_devices(mode: Numbers, old: Numbers, new: Numbers) -> tuple[Numbers, Numbers]:
-    form = mode & S_IFMT
-    device = (form == S_IFCHR) | (form == S_IFBLK)
-    major = np.where(old != 0, old >> 8 & 0xFF, new >> 8 & 0xFFF)
-    minor = np.where(old != 0, old & 0xFF, new & 0xFF | new >> 12 & 0xFFF00)
-    return np.where(device, major, 0), np.where(device, minor, 0)
 
 
 def encode_device(major: int, minor: int) -> tuple[int, int]:

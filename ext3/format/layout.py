@@ -1,29 +1,32 @@
-"""Layout: one declaration of an on-disk structure, in construct's words, with three views of it.
+"""Layout: one declaration of an on-disk structure, in construct's words, with several views of it.
 
-* ``schema``: the construct ``Struct``, for documentation and single structures;
-* ``dtype``: a numpy dtype, for tables (inode tables, group descriptors, xattr entries in bulk);
-* ``packer``: a ``struct.Struct``, for variable-length walks (directory entries, journal tags).
+* ``record`` and ``at``: one structure in plain Python, decoded or changed in place;
+* ``packer``: a ``struct.Struct``, for variable-length walks (directory entries, journal tags);
+* ``dtype``, ``view``, ``zeros``: many structures as a numpy table (see ``layout_columns``); the first use loads numpy;
+* ``schema``: the construct ``Struct``, for documentation.
 
-Every byte must be named (``Padding`` would be lost on rewrite), all integers share one byte order, and the three sizes
-must equal the number given: all checked at import.
+Every byte must be named (``Padding`` would be lost on rewrite), all integers share one byte order, and the size must equal
+the number given: checked at import.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterable
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
 
 from .field_kinds import NamedField
 
-__all__ = ["Layout"]
+if TYPE_CHECKING:
+    import numpy as np
 
-_NUMPY = {"B": "u1", "H": "u2", "I": "u4", "Q": "u8", "h": "i2"}
-"""Integer types of numpy, by their ``struct`` letters."""
+    from .layout_columns import Table
 
-Table = npt.NDArray[np.void]
+__all__ = ["Layout", "Record"]
+
+_Place = tuple[int, struct.Struct, int]
+"""Of a field: its byte, its packer, and the numbers in it if it is an array, else 0."""
 
 
 class Layout:
@@ -35,13 +38,21 @@ class Layout:
         orders = {field.kind.order for field in fields if field.kind.order}
         if len(orders) > 1:
             raise TypeError(f"{name}: mixed byte order")
-        order = (orders or {"<"}).pop()
-        self.dtype = np.dtype([_column(field, order) for field in fields])
-        self.packer = struct.Struct(order + "".join(f"{field.kind.count or ''}{field.kind.code}" for field in fields))
+        self.order = (orders or {"<"}).pop()
+        self.packer = struct.Struct(self.order + "".join(map(_letters, fields)))
         self.size = size
-        sizes = (self.dtype.itemsize, self.packer.size)
-        if set(sizes) != {size}:
-            raise TypeError(f"{name}: sizes {sizes} should be {size}")
+        if self.packer.size != size:
+            raise TypeError(f"{name}: size {self.packer.size} should be {size}")
+
+    @cached_property
+    def _places(self) -> dict[str, _Place]:
+        found = {}
+        at = 0
+        for field in self.fields:
+            packer = struct.Struct(self.order + _letters(field))
+            found[field.name] = at, packer, 0 if field.kind.code == "s" else field.kind.count or 0
+            at += packer.size
+        return found
 
     @property
     def schema(self) -> Any:
@@ -50,27 +61,80 @@ class Layout:
 
         return c.Struct(*(field.name / field.kind.in_construct() for field in self.fields))
 
+    # -- one structure -----------------------------------------------------------------------------------------------
+
+    def offset_of(self, name: str) -> int:
+        """Return the byte where a field begins."""
+        return self._places[name][0]
+
+    def end_of(self, name: str) -> int:
+        """Return the byte behind a field."""
+        at, packer, _ = self._places[name]
+        return at + packer.size
+
+    def record(self, buffer: bytes | bytearray | memoryview) -> dict[str, Any]:
+        """Return the structure at the beginning of ``buffer`` as a plain dict: ints, bytes and lists."""
+        row = self.at(buffer)
+        return {field.name: row[field.name] for field in self.fields}
+
+    def at(self, buffer: bytes | bytearray | memoryview, offset: int = 0) -> Record:
+        """Return the structure at byte ``offset`` of ``buffer``, without a copy."""
+        if not 0 <= offset <= len(buffer) - self.size:
+            raise ValueError(f"{self.name} at byte {offset}: it leaves the buffer of {len(buffer)} bytes")
+        return Record(self._places, buffer, offset)
+
+    # -- many structures ---------------------------------------------------------------------------------------------
+
+    @cached_property
+    def dtype(self) -> np.dtype[np.void]:
+        """Structure as a numpy dtype."""
+        from .layout_columns import dtype_of
+
+        return dtype_of(self)
+
     def view(self, buffer: bytes | bytearray | memoryview, count: int = 1, offset: int = 0) -> Table:
-        """Return ``count`` records at byte ``offset`` of ``buffer``, without a copy (writable if the buffer is)."""
+        """Return ``count`` structures at byte ``offset`` of ``buffer``, without a copy (writable if the buffer is)."""
+        import numpy as np
+
         return np.frombuffer(buffer, self.dtype, count, offset)
 
     def zeros(self, count: int = 1) -> Table:
-        """Return ``count`` new records, all bytes zero."""
+        """Return ``count`` new structures, all bytes zero."""
+        import numpy as np
+
         return np.zeros(count, self.dtype)
 
-    def record(self, buffer: bytes) -> dict[str, Any]:
-        """Return one record as a plain dict: ints, bytes and lists."""
-        row = np.frombuffer(buffer, self.dtype, 1)[0]
-        return {
-            name: value.item() if not value.shape else value.tolist()
-            for name, value in zip(self.dtype.names or (), row, strict=True)
-        }
+
+class Record:
+    """One structure in a buffer: fields by name, as ints, bytes and lists. In a writable buffer they can be set.
+
+    A number for an array sets all of it. A value that does not fit its field raises struct.error; shorter bytes are padded
+    with zeros.
+    """
+
+    __slots__ = ("_buffer", "_offset", "_places")
+
+    def __init__(self, places: dict[str, _Place], buffer: bytes | bytearray | memoryview, offset: int) -> None:
+        self._places = places
+        self._buffer = buffer
+        self._offset = offset
+
+    def __getitem__(self, name: str) -> Any:
+        at, packer, count = self._places[name]
+        values = packer.unpack_from(self._buffer, self._offset + at)
+        return list(values) if count else values[0]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        at, packer, count = self._places[name]
+        buffer = self._buffer
+        assert not isinstance(buffer, bytes), "a record of bytes is not writable"
+        if not count:
+            values: Iterable[Any] = (value,)
+        else:
+            values = [value] * count if isinstance(value, int) else value
+        packer.pack_into(buffer, self._offset + at, *values)
 
 
-def _column(field: NamedField, order: str) -> tuple[Any, ...]:
-    """Return a field as numpy's dtype has it."""
-    kind = field.kind
-    if kind.code == "s":
-        return field.name, f"V{kind.count}"
-    column = (field.name, order + _NUMPY[kind.code])
-    return column if kind.count is None else (*column, (kind.count,))
+def _letters(field: NamedField) -> str:
+    """Return a field as ``struct`` has it."""
+    return f"{field.kind.count or ''}{field.kind.code}"

@@ -35,7 +35,7 @@ from ..constants import (
 from ..device.base import BlockDevice
 from ..errors import CorruptError, NotExt3Error, UnsupportedError
 from .geometry import Geometry, first_data_block, group_count
-from .layout import Table
+from .layout import Record
 from .other_formats import guess_backup, guess_format
 from .schema import SUPERBLOCK
 from .violation import Violation
@@ -208,9 +208,9 @@ def write_superblock(device: BlockDevice, raw: bytes | bytearray) -> None:
     device.write(SUPERBLOCK_OFFSET, bytes(raw[:SECTOR]))
 
 
-def set_needs_recovery(row: Table, needed: bool) -> None:
-    """Set or clear needs_recovery in a SUPERBLOCK row."""
-    others = int(row["s_feature_incompat"][0]) & ~Incompat.NEEDS_RECOVERY.value
+def set_needs_recovery(row: Record, needed: bool) -> None:
+    """Set or clear needs_recovery in a superblock."""
+    others = row["s_feature_incompat"] & ~Incompat.NEEDS_RECOVERY.value
     row["s_feature_incompat"] = others | (Incompat.NEEDS_RECOVERY.value if needed else 0)
 
 
@@ -299,7 +299,7 @@ def _text(value: bytes) -> bytes:
 
 def superblock_violations(raw: bytes | bytearray, *, device_size: int) -> Iterator[Violation]:
     """Yield the violations for which ``parse_superblock`` raises CorruptError, up to one that voids the rest."""
-    fields = SUPERBLOCK.record(bytes(raw))
+    fields = SUPERBLOCK.record(raw)
     sound = True
     for violation in _layout_violations(fields, device_size):
         sound = False
@@ -340,7 +340,7 @@ def _layout_violations(fields: dict[str, Any], device_size: int) -> Iterator[Vio
 
 def limit_violations(raw: bytes | bytearray) -> Iterator[Violation]:
     """Yield the values beyond their limits in a superblock that can be parsed. Source: e2fsprogs ``e2fsck/super.c``."""
-    fields = SUPERBLOCK.record(bytes(raw))
+    fields = SUPERBLOCK.record(raw)
     block_size = MIN_BLOCK_SIZE << fields["s_log_block_size"]
     blocks, inodes = fields["s_blocks_count"], fields["s_inodes_count"]
     for field, low, high in (

@@ -9,10 +9,9 @@ Sources: Linux ``fs/ext4/xattr.c`` and ``xattr.h``; e2fsprogs ``lib/ext2fs/ext_a
 from __future__ import annotations
 
 import errno
+import struct
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple, TypeVar
-
-import numpy as np
 
 from ..constants import XATTR_MAGIC, XATTR_NAME_MAX, XattrIndex
 from ..errors import show
@@ -211,7 +210,8 @@ def entry_hash(name: bytes, value: bytes, *, signed: bool = False) -> int:
     for byte in name:
         extended = 0xFFFFFF00 if signed and byte & 0x80 else 0
         number = ((number << 5) & MASK32) ^ (number >> 27) ^ (extended | byte)
-    for word in np.frombuffer(value + bytes(-len(value) % 4), "<u4").tolist():
+    padded = value + bytes(-len(value) % 4)
+    for word in struct.unpack(f"<{len(padded) // 4}I", padded):
         number = ((number << 16) & MASK32) ^ (number >> 16) ^ word
     return number
 

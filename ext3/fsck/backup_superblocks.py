@@ -22,8 +22,9 @@ from ..constants import (
 from ..device.base import BlockDevice, data_ranges
 from ..errors import CorruptError, DeviceError, Ext3Error, NotExt3Error
 from ..format.geometry import SPARSE_GROUPS, first_data_block
-from ..format.group_desc import LOCATIONS, group_ranges_overlap, outside_group, read_groups
-from ..format.layout import Table
+from ..format.group_desc import LOCATIONS
+from ..format.group_desc_columns import group_ranges_overlap, outside_group, read_group_columns
+from ..format.layout_columns import Table
 from ..format.schema import GROUP_DESC, SUPERBLOCK
 from ..format.superblock import Superblock, limit_violations, parse_superblock, read_superblock, set_needs_recovery
 from .context import Context
@@ -76,7 +77,7 @@ def _read(device: BlockDevice, block: int, block_size: int) -> BackupSuperblock:
     geometry = superblock.geometry
     if rest or not 0 < group < geometry.groups or not geometry.has_super(group):
         raise CorruptError(f"superblock in block {block}", "place", block, "the first block of a group with a backup")
-    return BackupSuperblock(block, group, raw, superblock, read_groups(device, superblock, copy=group))
+    return BackupSuperblock(block, group, raw, superblock, read_group_columns(device, superblock, copy=group))
 
 
 def find_backup(device: BlockDevice) -> BackupSuperblock | None:
@@ -139,7 +140,7 @@ def backups_differ(context: Context) -> bool:
     size, geometry = context.block_size, context.superblock.geometry
     own = SUPERBLOCK.record(bytes(context.raw))
     for group in geometry.backup_groups:
-        block = int(geometry.group_first[group])
+        block = geometry.first_block(group)
         try:
             raw = context.storage.read(block * size, SUPERBLOCK_SIZE)
         except DeviceError:
@@ -163,12 +164,12 @@ def write_backups(context: Context) -> None:
     """Write the superblock and the descriptors to all their backups that differ."""
     storage, geometry, size = context.storage, context.superblock.geometry, context.block_size
     raw = bytearray(context.raw)
-    table = SUPERBLOCK.view(raw)
-    table["s_state"] &= ~STATE_VALID & 0xFFFF
-    set_needs_recovery(table, False)
+    row = SUPERBLOCK.at(raw)
+    row["s_state"] &= ~STATE_VALID
+    set_needs_recovery(row, False)
     for group in geometry.backup_groups:
-        table["s_block_group_nr"] = min(group, 0xFFFF)
-        _put(context, int(geometry.group_first[group]), bytes(raw))
+        row["s_block_group_nr"] = min(group, 0xFFFF)
+        _put(context, geometry.first_block(group), bytes(raw))
     descriptors = context.groups.tobytes()
     per_block = geometry.descriptors_per_block * GROUP_DESC.size
     for index in range(geometry.descriptor_blocks):

@@ -103,7 +103,7 @@ def _check_padding(context: Context, kind: BitmapKind, problem: Problem, rows: R
 
 def _check_block_counts(context: Context, kind: BitmapKind) -> None:
     geometry = context.superblock.geometry
-    free = geometry.group_blocks - kind.used
+    free = geometry.columns.group_blocks - kind.used
     change = _by_group(context.freed, kind) - _by_group(context.allocated, kind)
     _check_groups(context, "bg_free_blocks_count", free, change, GROUP_FREE_BLOCKS)
     _check_total(context, "s_free_blocks_count", int(free.sum()), int(change.sum()), FREE_BLOCKS)

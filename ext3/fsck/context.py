@@ -18,9 +18,9 @@ from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..edit.blocks import Run
 from ..errors import Ext3Error, NoSpaceError
-from ..format.group_desc import read_groups
+from ..format.group_desc_columns import read_group_columns
 from ..format.inode_table import inode_offset
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.schema import GROUP_DESC, SUPERBLOCK
 from ..format.superblock import Superblock, parse_superblock
 from ..newfs.stamp import Stamp
@@ -135,7 +135,7 @@ class Context:
         """Read the superblock and the descriptors again, after they were changed on storage."""
         self.raw = bytearray(self.storage.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
         self.superblock = parse_superblock(bytes(self.raw), device_size=self.storage.size)
-        self.groups = read_groups(self.storage, self.superblock).copy()
+        self.groups = read_group_columns(self.storage, self.superblock).copy()
         self.groups_changed = False
 
     def begin_passes(self) -> None:

@@ -7,12 +7,14 @@ the rules: e2fsprogs ``e2fsck/pass2.c``.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
 
 from ..constants import FILE_TYPE_OF_FORMAT, ROOT_INO, S_IFDIR, FileType
-from ..format.dirent import read_dirent_columns
+from ..format.dirent_columns import read_dirent_columns
+from ..format.dirhash_columns import hash_columns
 from ..format.htree import NODE_HEAD, node_limit
 from ..format.schema import DIRENT
 from .context import Context
@@ -25,8 +27,7 @@ Flags = npt.NDArray[np.bool_]
 
 DIRECTORY = S_IFDIR >> 12
 
-assert DIRENT.dtype.fields is not None
-_REC_LEN, _NAME_LEN, _FILE_TYPE = (int(DIRENT.dtype.fields[name][1]) for name in ("rec_len", "name_len", "file_type"))
+_REC_LEN, _NAME_LEN, _FILE_TYPE = map(DIRENT.offset_of, ("rec_len", "name_len", "file_type"))
 _TYPES = np.zeros(16, np.uint8)
 for _form, _file_type in FILE_TYPE_OF_FORMAT.items():
     _TYPES[_form] = _file_type
@@ -142,7 +143,7 @@ class Batch:
         hashed = [indexes.hash_of(ino) for ino in self._ino[leaves].tolist()]
         for function in {id(one): one for one in hashed if one is not None}.values():
             mine = np.array([one is function for one in hashed], np.bool_)
-            self._add_leaves(leaves[mine], spans[:, mine], function.many, indexes)
+            self._add_leaves(leaves[mine], spans[:, mine], partial(hash_columns, function), indexes)
 
     def _add_leaves(
         self,

@@ -11,7 +11,8 @@ import numpy.typing as npt
 from ..constants import ROOT_INO
 from ..edit.block_map_edit import BlockMapEditor
 from ..errors import CorruptError
-from ..format.dirent import MIN_REC_LEN, directory_block_count, read_dirent_columns
+from ..format.dirent import MIN_REC_LEN, directory_block_count
+from ..format.dirent_columns import read_dirent_columns
 from ..format.schema import DIRENT, INODE_CORE
 from .context import Context
 

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from ..constants import FLAGS_UNSIGNED_HASH, HashVersion, InodeFlag
 from ..format.dirent_block import DOTS_SIZE
 from ..format.dirhash import DirHash
+from ..format.dirhash_columns import hash_columns
 from ..format.htree import BLOCK_MASK, MAX_LEVELS, NODE_HEAD, node_limit
 from ..format.inode import patch_inode
 from ..format.schema import DIRENT, DX_COUNTLIMIT, DX_ENTRY, DX_ROOT_INFO, INODE_CORE
@@ -123,7 +124,7 @@ class IndexChecks:
         elif names:
             hashed = self.hash_of(ino)
             if hashed is not None:
-                hashes = hashed.many(names)
+                hashes = hash_columns(hashed, names)
                 self.add_leaf(ino, logical, int(hashes.min()), int(hashes.max()))
 
     def finish(self) -> None:

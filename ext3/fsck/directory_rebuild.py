@@ -14,9 +14,11 @@ import numpy.typing as npt
 from ..constants import FLAGS_UNSIGNED_HASH, N_BLOCKS, Compat, FileType, HashVersion, InodeFlag
 from ..edit.block_map_edit import FileTooLargeError
 from ..errors import CorruptError, NoSpaceError
-from ..format.dirent_block import DOT_REC_LEN, DOTS_SIZE, empty_block, fill_blocks, pack_records, place_records, record_sizes
+from ..format.dirent_block import DOT_REC_LEN, DOTS_SIZE, empty_block
+from ..format.dirent_block_columns import fill_blocks, pack_records, place_records, record_sizes
 from ..format.dirhash import DirHash
-from ..format.htree import IndexPlan, plan_index
+from ..format.dirhash_columns import hash_columns
+from ..format.htree_columns import IndexPlan, plan_index
 from ..format.inode import patch_inode
 from ..format.schema import INODE_CORE
 from .block_walk import MapWalk
@@ -92,7 +94,7 @@ def _pack(
         if version > HashVersion.TEA:
             version = HashVersion.HALF_MD4
         hashed = DirHash(version, superblock.hash_seed, signed=not superblock.flags & FLAGS_UNSIGNED_HASH)
-        plan = plan_index(hashed.many(content.names), sizes, size)
+        plan = plan_index(hash_columns(hashed, content.names), sizes, size)
         if plan is not None:
             head = plan.pack(ino, content.parent, version=version, filetype=superblock.has_filetype)
             data = head + _pack_leaves(content, plan, sizes, size)

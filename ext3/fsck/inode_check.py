@@ -25,8 +25,8 @@ from ..constants import (
 )
 from ..errors import DeviceError
 from ..format.block_map import map_limit
-from ..format.inode_fields import extra_end, extra_size_violations
-from ..format.schema import DIRENT
+from ..format.inode_fields import extra_size_violations
+from ..format.schema import DIRENT, INODE_EXTRA
 from .attribute_check import AttributeBlocks, area_fault
 from .context import Context
 from .inode_forms import has_map, symlink_sound
@@ -145,7 +145,7 @@ class InodeCheck:
         late = [
             name
             for name in ("i_atime", "i_ctime", "i_mtime", "i_crtime")
-            if size >= extra_end(name + "_extra")
+            if size >= INODE_EXTRA.end_of(name + "_extra")
             and int(record.extra[name + "_extra"]) & EPOCH == EPOCH
             and int((record.extra if name == "i_crtime" else record.core)[name]) >> 31
         ]

@@ -13,7 +13,7 @@ from ..check.inode_rules import Screen, screen_inodes
 from ..check.inode_tables import TablePart, read_tables
 from ..constants import BAD_INO, S_IFDIR, S_IFMT, S_IFREG, Compat, InodeFlag
 from ..errors import CorruptError, DeviceError
-from ..format.inode_table import core_rows
+from ..format.inode_table_columns import core_rows
 from .attribute_check import AttributeBlocks
 from .context import Context
 from .inode_check import LARGE, OS_HURD, InodeCheck

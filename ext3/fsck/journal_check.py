@@ -26,7 +26,7 @@ from ..constants import (
 from ..device.block_overlay import BlockOverlay
 from ..errors import CorruptError, DeviceError, Ext3Error, UnsupportedError
 from ..format.block_map import Extents
-from ..format.group_desc import outside_group
+from ..format.group_desc_columns import outside_group
 from ..format.inode import Inode, parse_inode
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.schema import INODE_CORE
@@ -180,7 +180,7 @@ def _file(context: Context, ino: int, raw: bytes = b"") -> _File:
     geometry = superblock.geometry
     blocks = np.concatenate([np.arange(first, first + count) for _, first, count in extents])
     group, place = np.divmod(blocks - superblock.first_data_block, superblock.blocks_per_group)
-    inside = place < geometry.head_blocks[group]
+    inside = place < geometry.columns.head_blocks[group]
     if inside.any():
         raise CorruptError(where, "block map", int(blocks[inside][0]), "no block of a superblock or of descriptors")
     return _File(inode, extents)

@@ -48,7 +48,7 @@ def hide_journal(context: Context) -> None:
     context.fix(JOURNAL_VISIBLE, Place(ino=ino), got=name.decode(), want=JOURNAL_INO)
     context.write_inode(JOURNAL_INO, raw)
     context.write_inode(ino, patch_inode(raw, i_links_count=0, i_dtime=context.now, i_block=0, i_blocks=0, i_size=0))
-    context.storage.write_block(place, bitmap.pack(context.block_size), Stage.MAPS)
+    context.storage.write_block(place, bitmap.pack(), Stage.MAPS)
     context.groups["bg_free_inodes_count"][group] += 1
     context.write_groups()
     context.set_superblock(s_journal_inum=JOURNAL_INO, s_free_inodes_count=context.field("s_free_inodes_count") + 1)

@@ -52,8 +52,8 @@ class MetadataPlaces:
         """Return (group, field) of what metadata a block holds; the field of superblock and descriptors is ``head``."""
         geometry, groups = self._geometry, self._context.groups
         for group in range(geometry.groups):
-            first = int(geometry.group_first[group])
-            if first <= block < first + int(geometry.head_blocks[group]):
+            first = geometry.first_block(group)
+            if first <= block < first + geometry.head_count(group):
                 return group, HEAD
             for field, count in self._counts():
                 if 0 < int(groups[field][group]) <= block < int(groups[field][group]) + count:
@@ -87,7 +87,7 @@ class MetadataPlaces:
         """Find what overlaps: the table or bitmap that comes later, group by group, is the one that is moved."""
         context, geometry = self._context, self._geometry
         used = np.zeros(geometry.blocks, np.bool_)
-        for first, count in zip(geometry.group_first.tolist(), geometry.head_blocks.tolist(), strict=True):
+        for first, count in zip(geometry.columns.group_first.tolist(), geometry.columns.head_blocks.tolist(), strict=True):
             used[first : first + count] = True
         counts = dict(self._counts())
         for group in range(geometry.groups):
@@ -137,8 +137,8 @@ class MetadataPlaces:
 
     def _free_run(self, group: int, count: int) -> int:
         """Return the first of ``count`` free blocks in a row in a group, 0 if there are none."""
-        first = int(self._geometry.group_first[group])
-        end = first + int(self._geometry.group_blocks[group])
+        first = self._geometry.first_block(group)
+        end = first + self._geometry.block_count(group)
         part = self._context.census.used[first:end] | self._context.held[first:end]
         edges = np.flatnonzero(np.diff(np.concatenate([[True], part, [True]]).astype(np.int8)))
         for begin, end in zip(edges[::2].tolist(), edges[1::2].tolist(), strict=True):

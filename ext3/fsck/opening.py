@@ -19,7 +19,7 @@ from ..constants import (
 from ..device.base import BlockDevice
 from ..errors import CorruptError, Ext3Error, UnsupportedError
 from ..format.geometry import group_count
-from ..format.group_desc import read_groups
+from ..format.group_desc_columns import read_group_columns
 from ..format.schema import GROUP_DESC, SUPERBLOCK
 from ..format.superblock import Superblock, limit_violations, parse_superblock, read_superblock, superblock_violations
 from ..newfs.stamp import Stamp
@@ -113,7 +113,7 @@ def _fault(device: BlockDevice, raw: bytes) -> Ext3Error | None:
     for violation in limit_violations(raw):
         return violation.error
     try:
-        groups = read_groups(device, superblock)
+        groups = read_group_columns(device, superblock)
     except CorruptError as error:
         return error
     if not descriptors_sound(superblock, groups):
@@ -184,7 +184,9 @@ def _likelier_per_group(device: BlockDevice, raw: bytes) -> int:
     changed = bytearray(raw)
     SUPERBLOCK.view(changed)[0]["s_inodes_per_group"] = likely
     try:
-        most = int(read_groups(device, parse_superblock(bytes(changed), device_size=device.size))["bg_free_inodes_count"].max())
+        most = int(
+            read_group_columns(device, parse_superblock(bytes(changed), device_size=device.size))["bg_free_inodes_count"].max()
+        )
     except Ext3Error:
         return 0
     return likely if (now % 8 or most > now) and most <= likely else 0
@@ -202,7 +204,7 @@ def _write_primary(storage: RepairStorage, raw: bytes, backup: BackupSuperblock 
     superblock = backup.superblock
     geometry = superblock.geometry
     try:
-        if not locations_differ(read_groups(storage, superblock), backup.groups):
+        if not locations_differ(read_group_columns(storage, superblock), backup.groups):
             return
     except CorruptError:
         pass

@@ -12,6 +12,7 @@ from ..edit.opening import Opened
 from ..edit.orphan_list import work_off_orphans
 from ..edit.session import Session
 from ..errors import DeviceError, Ext3Error
+from ..format.group_desc import Groups
 from ..journal.log import read_journal
 from .context import Context
 from .problem import Place
@@ -40,6 +41,7 @@ def _process(context: Context) -> Ext3Error | None:
     """Process the list as far as it is sound, and read the filesystem anew. Return what is wrong with the rest."""
     superblock = context.superblock
     state = superblock.state
+    groups = Groups(context.groups.tobytes(), len(context.groups))
     through_journal = context.policy.writes and superblock.has_journal
     trouble: Ext3Error | None = None
     try:
@@ -47,11 +49,11 @@ def _process(context: Context) -> Ext3Error | None:
             context.write_out()
             device = context.storage.base
             journal = read_journal(device, superblock, context.groups)
-            opened = Opened(superblock, context.groups.copy(), journal, journal.sequence, 0)
+            opened = Opened(superblock, groups, journal, journal.sequence, 0)
             context.storage.flushed = True
         else:
             device = context.storage
-            opened = Opened(superblock, context.groups.copy(), None, 0, 0)
+            opened = Opened(superblock, groups, None, 0, 0)
         session = Session(device, clock=lambda: context.stamp.seconds * 1_000_000_000, opened=opened)
     except DeviceError:
         raise

@@ -17,8 +17,8 @@ from ..constants import DIRECT_BLOCKS, ROOT_INO
 from ..device.base import BlockDevice
 from ..errors import DeviceError, Ext3Error
 from ..format.dirent import DOTS, MIN_REC_LEN
-from ..format.group_desc import read_groups
-from ..format.layout import Table
+from ..format.group_desc_columns import read_group_columns
+from ..format.layout_columns import Table
 from ..format.schema import DIRENT, INODE_CORE
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
@@ -89,7 +89,7 @@ class PathFinder:
         try:
             superblock = read_superblock(self._device)
             self._view, _ = through_journal(self._device, superblock)
-            groups = read_groups(self._view, superblock)
+            groups = read_group_columns(self._view, superblock)
         except Ext3Error:
             return
         if superblock.blocks_count > MOST_BLOCKS:

@@ -105,7 +105,7 @@ def rebuild_resize_inode(context: Context) -> None:
         context.leave(RESIZE_INODE, PLACE, got=str(error), want="an inode table")
         return
     try:
-        map_at = context.allocate_block(int(geometry.free_first[0]))
+        map_at = context.allocate_block(int(geometry.columns.free_first[0]))
     except NoSpaceError:
         context.leave(RESIZE_NO_SPACE, PLACE)
         return

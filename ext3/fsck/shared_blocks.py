@@ -17,7 +17,7 @@ from ..check.inode_tables import read_tables
 from ..constants import BAD_INO, DIND_SLOT, DIRECT_BLOCKS, IND_SLOT, JOURNAL_INO, N_BLOCKS, RESIZE_INO
 from ..edit.blocks import Run
 from ..errors import DeviceError
-from ..format.inode_table import core_rows
+from ..format.inode_table_columns import core_rows
 from .context import Context
 from .inode_forms import has_map
 from .inodes import write_corrected

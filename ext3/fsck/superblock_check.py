@@ -21,7 +21,8 @@ from ..constants import (
     Compat,
     Incompat,
 )
-from ..format.group_desc import LOCATIONS, outside_group
+from ..format.group_desc import LOCATIONS
+from ..format.group_desc_columns import outside_group
 from ..format.schema import SUPERBLOCK
 from .backup_superblocks import backups_differ, write_backups
 from .context import Context, GaveUp
@@ -110,8 +111,8 @@ def check_locations(context: Context) -> None:
             context.must_check = True
             if (group, field) in context.unplaced and not groups[field][group]:
                 continue
-            block, first = int(groups[field][group]), int(geometry.group_first[group])
-            want = f"from {first} to {first + int(geometry.group_blocks[group]) - count}"
+            block, first = int(groups[field][group]), geometry.first_block(group)
+            want = f"from {first} to {first + geometry.block_count(group) - count}"
             if context.fix(LOCATION_OUTSIDE, Place(group=group), got=f"{field} is {block}", want=want):
                 groups[field][group] = 0
                 context.unplaced.add((group, field))
@@ -137,7 +138,7 @@ def _check_counters(context: Context) -> None:
     """Report counters that are impossible; they are counted anew in pass 5."""
     superblock, groups = context.superblock, context.groups
     limits: dict[str, Any] = {
-        "bg_free_blocks_count": superblock.geometry.group_blocks,
+        "bg_free_blocks_count": superblock.geometry.columns.group_blocks,
         "bg_free_inodes_count": superblock.inodes_per_group,
         "bg_used_dirs_count": superblock.inodes_per_group,
     }
@@ -255,4 +256,4 @@ def _overhead(context: Context) -> int:
     if context.superblock.has_journal and context.superblock.journal_ino:
         size = context.superblock.journal_backup[16] if len(context.superblock.journal_backup) > 16 else 0
         journal = size // geometry.block_size
-    return int(geometry.group_overhead.sum()) + geometry.first_data_block + journal
+    return int(geometry.columns.group_overhead.sum()) + geometry.first_data_block + journal

@@ -13,17 +13,21 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from ..constants import JBD_MAGIC, S_IFMT, S_IFREG
 from ..device.base import BlockDevice
 from ..errors import CorruptError, UnsupportedError
 from ..format.block_map import Extents, map_limit, read_inode_map
+from ..format.group_desc import Groups
 from ..format.inode import Inode, parse_inode
 from ..format.inode_table import inode_offset
 from ..format.jbd_schema import JOURNAL_HEADER, JOURNAL_REVOKE, JOURNAL_SUPERBLOCK, JOURNAL_TAG
-from ..format.layout import Table
 from ..format.superblock import Superblock
 from ..format.violation import Violation
+
+if TYPE_CHECKING:
+    from ..format.layout_columns import Table
 
 __all__ = [
     "Journal",
@@ -126,7 +130,7 @@ class Replay:
         return JBD_MAGIC.to_bytes(4, "big") + data[4:] if block in self.escaped else data
 
 
-def read_journal(device: BlockDevice, superblock: Superblock, groups: Table) -> Journal:
+def read_journal(device: BlockDevice, superblock: Superblock, groups: Groups | Table) -> Journal:
     """Read the journal of a filesystem that has one.
 
     Raises UnsupportedError for a journal on another device or with features that ext3 does not have, CorruptError if

@@ -63,7 +63,7 @@ def recover(device: BlockDevice, superblock: Superblock, journal: Journal, *, le
     write_journal_superblock(device, journal, start=0, sequence=replay.next_sequence)
     device.sync()
     raw = bytearray(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE))
-    row = SUPERBLOCK.view(raw)
+    row = SUPERBLOCK.at(raw)
     set_needs_recovery(row, False)
     if journal.errno:
         row["s_state"] |= STATE_ERROR
@@ -75,8 +75,8 @@ def recover(device: BlockDevice, superblock: Superblock, journal: Journal, *, le
 def _still_in_recovery(data: bytes, place: int) -> bytes:
     """Return a superblock's block with needs_recovery set: without it an interruption now would leave a log nobody replays."""
     changed = bytearray(data)
-    row = SUPERBLOCK.view(changed, 1, place)
-    if row["s_magic"][0] == EXT3_MAGIC:
+    row = SUPERBLOCK.at(changed, place)
+    if row["s_magic"] == EXT3_MAGIC:
         set_needs_recovery(row, True)
     return bytes(changed)
 
@@ -86,15 +86,16 @@ def write_journal_superblock(
 ) -> None:
     """Write start and sequence of the log. ``incompat``: feature bits to add (version 1 becomes 2)."""
     raw = bytearray(journal.raw)
-    row = JOURNAL_SUPERBLOCK.view(raw)
+    row = JOURNAL_SUPERBLOCK.at(raw)
     row["s_start"], row["s_sequence"] = start, sequence
     if not start:
         row["s_errno"] = 0
     if incompat is not None:
         if journal.version == 1:
             # Fields behind s_errno are undefined in version 1.
-            for name in ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_uuid", "s_nr_users", "s_users"):
-                row[name] = 0 if row.dtype[name].kind == "u" else bytes(row.dtype[name].itemsize)
+            for name in ("s_feature_compat", "s_feature_incompat", "s_feature_ro_compat", "s_nr_users"):
+                row[name] = 0
+            row["s_uuid"] = row["s_users"] = b""
             row["h_blocktype"], row["s_nr_users"] = 4, 1
         row["s_feature_incompat"] |= incompat
     device.write(journal.offset(0), bytes(raw))

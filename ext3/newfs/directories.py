@@ -13,17 +13,11 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import FILE_TYPE_OF_FORMAT, S_IFDIR, FileType, HashVersion
-from ..format.dirent_block import (
-    DOT_REC_LEN,
-    DOTS_SIZE,
-    empty_block,
-    fill_blocks,
-    pack_records,
-    place_records,
-    record_sizes,
-)
+from ..format.dirent_block import DOT_REC_LEN, DOTS_SIZE, empty_block
+from ..format.dirent_block_columns import fill_blocks, pack_records, place_records, record_sizes
 from ..format.dirhash import DirHash
-from ..format.htree import IndexPlan, plan_index
+from ..format.dirhash_columns import hash_columns
+from ..format.htree_columns import IndexPlan, plan_index
 from .tree import Tree
 
 __all__ = ["DirectoryPlan", "lay_out_directories"]
@@ -106,7 +100,7 @@ def lay_out_directories(tree: Tree, inos: npt.NDArray[np.uint32], block_size: in
     several = np.flatnonzero(~single).tolist()
     spans = [(int(entries.first[row]), int(entries.first[row + 1])) for row in several]
     hashed_names = [name for low, high in spans for name in entries.names[low:high]]
-    hashes = DirHash(HashVersion.HALF_MD4, seed, signed=True).many(hashed_names)
+    hashes = hash_columns(DirHash(HashVersion.HALF_MD4, seed, signed=True), hashed_names)
     hashed = 0
     for row, (low, high) in zip(several, spans, strict=True):
         index = plan_index(hashes[hashed : hashed + high - low], entries.sizes[low:high], block_size)

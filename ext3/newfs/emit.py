@@ -142,7 +142,7 @@ def _write_journal(plan: Plan, writer: FreeSpaceWriter, sequence: int) -> None:
 
 def _zero_inode_tables(plan: Plan, device: BlockDevice) -> None:
     geometry = plan.geometry
-    for table in geometry.inode_table.tolist():
+    for table in geometry.columns.inode_table.tolist():
         device.make_zero(table * geometry.block_size, geometry.inode_table_blocks * geometry.block_size)
 
 
@@ -159,7 +159,7 @@ def _write_group_metadata(plan: Plan, device: BlockDevice) -> None:
     for block, bits in metadata.bitmaps():
         device.write(block * size, bits)
     descriptors = metadata.descriptors().ljust(geometry.descriptor_blocks * size, b"\0")
-    first = geometry.group_first
+    first = geometry.columns.group_first
     for group in geometry.backup_groups:
         begin = int(first[group]) * size
         device.write(begin, metadata.superblock(group).ljust(size, b"\0") + descriptors)

@@ -23,9 +23,9 @@ class FreeSpace:
     """Free blocks of a new filesystem, in ascending order."""
 
     def __init__(self, geometry: Geometry) -> None:
-        used = geometry.free_counts > 0
-        self._first = geometry.free_first[used]
-        counts = geometry.free_counts[used]
+        used = geometry.columns.free_counts > 0
+        self._first = geometry.columns.free_first[used]
+        counts = geometry.columns.free_counts[used]
         self._end = np.cumsum(counts)
         self._begin = self._end - counts
         self._shift = self._first - self._begin
@@ -51,7 +51,7 @@ class FreeSpace:
             count -= piece
 
     def used_per_run(self, positions: int, groups: npt.NDArray[Any]) -> Array64:
-        """Return how many of the first ``positions`` lie in each group; ``groups`` is geometry.free_counts."""
+        """Return how many of the first ``positions`` lie in each group; ``groups`` is geometry.columns.free_counts."""
         ends = np.cumsum(np.maximum(groups, 0))
         begins = ends - np.maximum(groups, 0)
         used: Array64 = np.clip(positions - begins, 0, np.maximum(groups, 0))

@@ -26,7 +26,7 @@ from ..constants import (
 from ..format.indirect_blocks_columns import dense_roots
 from ..format.inode import InodeRecord
 from ..format.inode_fields import SECOND, encode_device
-from ..format.inode_table import Records, pack_table
+from ..format.inode_table_columns import Records, pack_table
 from ..format.resize_inode import resize_record
 from .plan import Plan
 
@@ -81,7 +81,7 @@ class InodeWriter:
         """Return (byte offset in the image, bytes) of one piece."""
         geometry = self.plan.geometry
         group, index = geometry.group_of_inode(first)
-        offset = int(geometry.inode_table[group]) * geometry.block_size + index * self.size
+        offset = int(geometry.columns.inode_table[group]) * geometry.block_size + index * self.size
         return offset, self._records(first, count).tobytes()
 
     def _records(self, first: int, count: int) -> Records:

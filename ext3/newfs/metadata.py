@@ -46,11 +46,11 @@ class Metadata:
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
         geometry = plan.geometry
-        self._used = plan.space.used_per_run(plan.used, geometry.free_counts)
+        self._used = plan.space.used_per_run(plan.used, geometry.columns.free_counts)
         gaps = plan.space.blocks(plan.gaps) if len(plan.gaps) else np.zeros(0, np.int64)
         self._gap_groups = (gaps - geometry.first_data_block) // geometry.blocks_per_group
         self._gap_bits = (gaps - geometry.first_data_block) % geometry.blocks_per_group
-        self._free_blocks = geometry.free_counts - self._used
+        self._free_blocks = geometry.columns.free_counts - self._used
         np.add.at(self._free_blocks, self._gap_groups, 1)
         first = np.arange(geometry.groups, dtype=np.int64) * geometry.inodes_per_group
         self._used_inodes = np.clip(plan.demand.inodes - first, 0, geometry.inodes_per_group)
@@ -59,9 +59,9 @@ class Metadata:
         """The group descriptor table, without padding to a block."""
         plan, geometry = self.plan, self.plan.geometry
         table = GROUP_DESC.zeros(geometry.groups)
-        table["bg_block_bitmap"] = geometry.block_bitmap
-        table["bg_inode_bitmap"] = geometry.inode_bitmap
-        table["bg_inode_table"] = geometry.inode_table
+        table["bg_block_bitmap"] = geometry.columns.block_bitmap
+        table["bg_inode_bitmap"] = geometry.columns.inode_bitmap
+        table["bg_inode_table"] = geometry.columns.inode_table
         table["bg_free_blocks_count"] = self._free_blocks
         table["bg_free_inodes_count"] = geometry.inodes_per_group - self._used_inodes
         directory_inos = plan.demand.inos[plan.demand.directories.nodes].astype(np.int64)
@@ -74,9 +74,13 @@ class Metadata:
         block_patterns: dict[tuple[int, int], bytes] = {}
         inode_patterns: dict[int, bytes] = {}
         with_gaps = set(self._gap_groups.tolist())
-        heads = (geometry.group_overhead + self._used).tolist()
+        heads = (geometry.columns.group_overhead + self._used).tolist()
         rows = zip(
-            heads, geometry.group_blocks.tolist(), self._used_inodes.tolist(), geometry.block_bitmap.tolist(), strict=True
+            heads,
+            geometry.columns.group_blocks.tolist(),
+            self._used_inodes.tolist(),
+            geometry.columns.block_bitmap.tolist(),
+            strict=True,
         )
         for group, (head, count, inodes, block) in enumerate(rows):
             blocks = block_patterns.get((head, count))
@@ -140,7 +144,7 @@ class Metadata:
         row["s_default_mount_opts"] = DEFAULT_MOUNT_XATTR_USER | DEFAULT_MOUNT_ACL
         if geometry.inode_size > GOOD_INODE_SIZE:
             row["s_min_extra_isize"] = row["s_want_extra_isize"] = EXTRA_ISIZE
-        overhead = int(geometry.group_overhead.sum()) + geometry.first_data_block + plan.journal_blocks
+        overhead = int(geometry.columns.group_overhead.sum()) + geometry.first_data_block + plan.journal_blocks
         row["s_overhead_clusters"] = overhead
         return table.tobytes()
 

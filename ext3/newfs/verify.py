@@ -63,16 +63,16 @@ def _bitmaps(plan: Plan, device: BlockDevice) -> None:
     """Check the bitmaps of the groups in use (the others are equal and were written from one pattern)."""
     geometry = plan.geometry
     size = geometry.block_size
-    used = plan.space.used_per_run(plan.used, geometry.free_counts)
+    used = plan.space.used_per_run(plan.used, geometry.columns.free_counts)
     last_inode_group = geometry.group_of_inode(plan.demand.inodes)[0]
     for group in range(geometry.groups):
         if used[group] == 0 and group > last_inode_group and group != geometry.groups - 1:
             continue
-        bits = np.frombuffer(device.read(int(geometry.block_bitmap[group]) * size, 2 * size), np.uint8)
-        blocks = np.unpackbits(bits[:size], bitorder="little", count=int(geometry.group_blocks[group]))
+        bits = np.frombuffer(device.read(int(geometry.columns.block_bitmap[group]) * size, 2 * size), np.uint8)
+        blocks = np.unpackbits(bits[:size], bitorder="little", count=geometry.block_count(group))
         gaps = plan.space.blocks(plan.gaps) if len(plan.gaps) else np.zeros(0, np.int64)
-        first = int(geometry.group_first[group])
-        inside = int(((gaps >= first) & (gaps < first + int(geometry.group_blocks[group]))).sum())
-        want = int(geometry.group_overhead[group] + used[group]) - inside
+        first = geometry.first_block(group)
+        inside = int(((gaps >= first) & (gaps < first + geometry.block_count(group))).sum())
+        want = int(geometry.columns.group_overhead[group] + used[group]) - inside
         if int(blocks.sum()) != want:
             raise CorruptError(f"block bitmap of group {group}", "bits set", int(blocks.sum()), want)

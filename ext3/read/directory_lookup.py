@@ -56,7 +56,7 @@ def find_by_index(
         if ino is not None:
             return ino
         if leaf == frames[-1].child:
-            check_leaf(block, hashed.many([record[4] for record in records]).tolist(), frames)
+            check_leaf(block, [hashed(record[4]) for record in records], frames)
     return None
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from ..constants import DIRECT_BLOCKS, S_IFDIR, S_IFMT, FileType
 from ..device.base import BlockDevice
-from ..format.dirent import MIN_REC_LEN, Entry, make_entry, read_dirent_columns
+from ..format.dirent import MIN_REC_LEN, Entry, make_entry
+from ..format.dirent_columns import read_dirent_columns
 from ..format.inode import NO_MAP
-from ..format.inode_fields import Flags, Numbers
-from ..format.inode_table import Columns
+from ..format.inode_fields_columns import Flags, Numbers
+from ..format.inode_table_columns import Columns
 from ..format.superblock import Superblock
 from .inode_scan import read_columns
 from .volume import Volume

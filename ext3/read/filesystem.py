@@ -15,9 +15,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
-import numpy as np
-import numpy.typing as npt
-
 from ..constants import (
     JBD_MAGIC,
     NAME_MAX,
@@ -43,22 +40,25 @@ from ..format import xattr
 from ..format.block_map import BlockMap, PointerBounds, map_limit, read_inode_map
 from ..format.dirent import Entry, directory_block_count, directory_blocks, read_entries
 from ..format.geometry import Geometry
-from ..format.group_desc import read_bitmap, read_groups
+from ..format.group_desc import read_groups
 from ..format.htree import OddIndexError
 from ..format.inode import Inode, Stat, checked_target, fast_symlink, file_type_of, has_block_map, parse_inode
-from ..format.inode_table import core_rows, inode_offset, table_offset
+from ..format.inode_table import inode_offset, table_offset
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
-from ..format.layout import Table
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
-from . import tree_scan
 from .directory_lookup import find_by_index, find_by_scan
 from .file import FileReader
+from .listing import BlockOwners, Listing, Loaded, is_small, list_directory, load_one
 from .path_walk import MAX_COMPONENTS, AnyPath, path_bytes, resolve
 from .totals import StatFS, totals
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from ..edit.filesystem import WritableFilesystem
+    from ..format.layout_columns import Table
     from .path import Path
 
 __all__ = ["Entry", "FileReader", "Filesystem", "Stat", "StatFS"]
@@ -93,13 +93,13 @@ class Filesystem:
         # fuse2fs writes those of an image inside a file to the wrong place.
         self._superblock = replace(
             self._superblock,
-            free_blocks=int(self._groups["bg_free_blocks_count"].sum(dtype=np.int64)),
-            free_inodes=int(self._groups["bg_free_inodes_count"].sum(dtype=np.int64)),
+            free_blocks=sum(self._groups["bg_free_blocks_count"]),
+            free_inodes=sum(self._groups["bg_free_inodes_count"]),
         )
         self._stack = ExitStack()
         self._last_inode: Inode | None = None
         self._chunk: tuple[int, bytes] = (-1, b"")
-        self._block_owners: tree_scan.BlockOwners | None = None
+        self._block_owners: BlockOwners | None = None
         self._judged: dict[int, int] = {}
         """Number of leading blocks known to be undamaged, of directories searched without an index."""
 
@@ -183,7 +183,9 @@ class Filesystem:
     @property
     def groups(self) -> Table:
         """Group descriptors: GROUP_DESC rows, shape (groups,)."""
-        return self._groups
+        from ..format.group_desc_columns import group_table
+
+        return group_table(self._groups)
 
     @property
     def needs_recovery(self) -> bool:
@@ -204,10 +206,14 @@ class Filesystem:
 
     def block_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
         """Return a group's block bitmap: bool, shape (8 * block_size,), True = used; padding behind the last block."""
+        from ..format.group_desc_columns import read_bitmap
+
         return read_bitmap(self.device, self._superblock, self._groups, self._checked_group(group), "bg_block_bitmap")
 
     def inode_bitmap(self, group: int) -> npt.NDArray[np.bool_]:
         """Return a group's inode bitmap: bool, shape (8 * block_size,), True = used; padding behind inodes_per_group."""
+        from ..format.group_desc_columns import read_bitmap
+
         return read_bitmap(self.device, self._superblock, self._groups, self._checked_group(group), "bg_inode_bitmap")
 
     def inode_table(self, group: int, count: int | None = None) -> Table:
@@ -215,11 +221,13 @@ class Filesystem:
 
         Row 0 is inode group * inodes_per_group + 1.
         """
+        from ..format.inode_table_columns import table_rows
+
         per_group = self._superblock.inodes_per_group
         count = per_group if count is None else max(0, min(count, per_group))
         size = self._superblock.inode_size
         offset = table_offset(self._superblock, self._groups, self._checked_group(group))
-        return core_rows(np.frombuffer(self.device.read(offset, count * size), np.uint8).reshape(count, size))
+        return table_rows(self.device.read(offset, count * size), size)
 
     def journal_superblock(self) -> dict[str, Any] | None:
         """Return the fields of the journal's superblock; None without a journal, or with one on another device."""
@@ -343,20 +351,28 @@ class Filesystem:
             raise PathNotDirectoryError(path_or_ino, "Not a directory")
         return self._entries(inode)
 
-    def scan_many(self, inos: Sequence[int], *, stats: bool = True) -> Iterator[tree_scan.Listing]:
+    def scan_many(self, inos: Sequence[int], *, stats: bool = True) -> Iterator[Listing]:
         """Yield the listing of each of these directories, in this order, with the Stats of their entries unless not wanted.
 
         They are read ahead in batches; errors are in the listings. A block of two directories is damage.
         """
         if self._block_owners is None and not self.writable:
-            self._block_owners = tree_scan.BlockOwners()
+            self._block_owners = BlockOwners()
+        if self._block_owners is not None and len(inos) == 1 and is_small(self, inos[0]):
+            return iter([list_directory(self, inos[0], self._block_owners, stats=stats)])
+        from . import tree_scan
+
         return tree_scan.scan_many(self, inos, self._block_owners, stats=stats)
 
-    def load_many(self, inos: Sequence[int], *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[tree_scan.Loaded]:
+    def load_many(self, inos: Sequence[int], *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[Loaded]:
         """Yield each of these files with attributes, and the content of a small file whose blocks are contiguous.
 
         In this order, or without ``keep_order`` in the order of their data. Errors are values. ``limit``: bytes of content.
         """
+        if len(inos) == 1 and not limit:
+            return iter([load_one(self, inos[0])])
+        from . import tree_scan
+
         return tree_scan.load_many(self, inos, keep_order=keep_order, limit=limit)
 
     def _entries(self, inode: Inode, seen: Iterator[int] | None = None) -> Iterator[Entry]:

@@ -11,8 +11,8 @@ import numpy as np
 
 from ..errors import CorruptError
 from ..format.inode import Stat, parse_inode
-from ..format.inode_fields import Numbers
-from ..format.inode_table import Columns, Records, decode_columns, inode_offsets, stats_of
+from ..format.inode_fields_columns import Numbers
+from ..format.inode_table_columns import Columns, Records, decode_columns, inode_offsets, stats_of
 from .volume import Volume
 
 __all__ = ["bad_inode_error", "column_parts", "read_columns", "read_facts", "read_stats"]

@@ -14,8 +14,8 @@ import numpy as np
 from ..constants import DIRECT_BLOCKS, S_IFMT, S_IFREG
 from ..errors import DeviceError
 from ..format.inode import NO_MAP
-from ..format.inode_fields import Flags, Numbers
-from ..format.inode_table import Columns
+from ..format.inode_fields_columns import Flags, Numbers
+from ..format.inode_table_columns import Columns
 from .volume import Volume
 
 __all__ = ["ReadAhead", "contiguous_files"]

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from itertools import chain, pairwise, repeat
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from ..constants import FileType
-from ..errors import CorruptError
 from ..format.dirent import Entry
 from ..format.inode import Stat
-from ..format.inode_table import Columns, stats_of
+from ..format.inode_table_columns import Columns, stats_of
 from .directory_scan import read_directories, read_mapped_directory
 from .inode_scan import bad_inode_error, column_parts, read_facts
+from .listing import BlockOwners, Listing, Loaded, Row
 from .readahead import ReadAhead, contiguous_files
 
 if TYPE_CHECKING:
     from .filesystem import Filesystem
 
-__all__ = ["BlockOwners", "Listing", "Loaded", "Row", "load_many", "scan_many"]
+__all__ = ["load_many", "scan_many"]
 
 BATCH_NAMES = 16384
 """Names whose inodes are read together; smaller batches cost more per name."""
@@ -32,58 +31,8 @@ BATCH_DIRECTORIES = 512
 BATCH_FILES = 4096
 
 
-class Row(NamedTuple):
-    """Directory entry. ``stat``: of its inode, the error of reading that, or None if it was not asked for."""
-
-    name: bytes
-    node: int
-    file_type: FileType
-    stat: Stat | OSError | None
-    may_have_xattrs: bool
-
-
-class Listing(NamedTuple):
-    """Rows of the directory inode ``node`` in byte order. ``problem``: the error that cut them short."""
-
-    node: int
-    rows: list[Row]
-    problem: OSError | None
-    directory_bytes: int
-
-
-class Loaded(NamedTuple):
-    """File number ``position`` of those asked for, inode ``node``.
-
-    ``content``: of a small contiguous regular file, valid until the next one is loaded; None for others.
-    """
-
-    position: int
-    node: int
-    stat: Stat | OSError
-    xattrs: Mapping[bytes, bytes] | OSError
-    content: memoryview | OSError | None
-
-
 _row, _loaded = partial(tuple.__new__, Row), partial(tuple.__new__, Loaded)
 """Row and Loaded from an iterable, without checking its length: these run once per file."""
-
-
-class BlockOwners:
-    """Owners of directory blocks seen so far. A block of two directories is damage, and could list a million names again and
-    again."""
-
-    def __init__(self) -> None:
-        self._owners: dict[int, int] = {}
-
-    def claim(self, ino: int, blocks: Sequence[int]) -> None:
-        """Record the blocks of a directory. Raise CorruptError if one has another owner, or is in the list twice."""
-        if len(set(blocks)) != len(blocks):
-            twice = next(one for one, following in pairwise(sorted(blocks)) if one == following)
-            raise CorruptError(f"directory inode {ino}", "block", twice, "one that it has once")
-        owners = self._owners
-        for block in blocks:
-            if owners.setdefault(block, ino) != ino:
-                raise CorruptError(f"directory inode {ino}", "block", block, "one that no directory has already")
 
 
 class _Found(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from ..device.base import BlockDevice
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 
 __all__ = ["Volume"]

@@ -18,6 +18,7 @@ import numpy as np
 from ..device.base import BlockDevice, ResizableDevice
 from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
+from ..format.group_desc_columns import group_table
 from ..progress import Progress, Silent
 from .backup_copies import mark_first_backup, write_backups
 from .bad_blocks import check_bad_blocks, write_bad_blocks
@@ -65,7 +66,7 @@ def apply(
         raise NeedsCheckError("is not the one that was planned for")
     if is_unfinished(device, opened.superblock):
         raise NeedsCheckError("was interrupted while it was resized")
-    check_last_group(device, opened.superblock, opened.groups)
+    check_last_group(device, opened.superblock, group_table(opened.groups))
     if device_bytes is not None and device_bytes > device.size:
         _set_size(device, device_bytes)
     if not plan.nothing:
@@ -153,7 +154,7 @@ class _Application:
         """Commit what the new geometry needs and the old one allows."""
         plan, changes = self.plan, self.changes
         if plan.new.blocks < plan.old.blocks:
-            end = min(plan.old.blocks, int(plan.old.group_first[plan.new.groups - 1]) + plan.old.blocks_per_group)
+            end = min(plan.old.blocks, plan.old.first_block(plan.new.groups - 1) + plan.old.blocks_per_group)
             changes.take_blocks(np.arange(plan.new.blocks, end, dtype=np.int64))
             changes.leaked = end - plan.new.blocks
         if plan.map_to is not None and self.map_at is not None:

@@ -12,7 +12,7 @@ import numpy as np
 from ..constants import STATE_ERROR, STATE_VALID, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..format.geometry import Geometry
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import set_needs_recovery
 
@@ -25,10 +25,10 @@ PIECE_BLOCKS = 1024
 def backup_superblock(raw: bytes, group: int) -> bytes:
     """Return the backup in ``group`` of the primary superblock ``raw``: without VALID, with its own group number."""
     copy = bytearray(raw)
-    table = SUPERBLOCK.view(copy)
-    table["s_state"] &= ~STATE_VALID & 0xFFFF
-    set_needs_recovery(table, False)
-    table["s_block_group_nr"] = min(group, 0xFFFF)
+    row = SUPERBLOCK.at(copy)
+    row["s_state"] &= ~STATE_VALID
+    set_needs_recovery(row, False)
+    row["s_block_group_nr"] = min(group, 0xFFFF)
     return bytes(copy)
 
 
@@ -39,7 +39,7 @@ def mark_first_backup(device: BlockDevice, old: Geometry, new: Geometry, raw: by
     """
     for group in (old.backup_groups or new.backup_groups)[:1]:
         copy = bytearray(backup_superblock(raw, group))
-        SUPERBLOCK.view(copy)["s_state"] |= STATE_ERROR
+        SUPERBLOCK.at(copy)["s_state"] |= STATE_ERROR
         device.write((old.first_data_block + group * old.blocks_per_group) * old.block_size, bytes(copy))
         device.sync()
 
@@ -57,10 +57,10 @@ def write_backups(device: BlockDevice, geometry: Geometry, raw: bytes, groups: T
         for block in geometry.descriptor_copies(index):
             device.write(block * size, table[index].tobytes())
     for group in geometry.backup_groups[1:]:
-        device.write(int(geometry.group_first[group]) * size, backup_superblock(raw, group))
+        device.write(geometry.first_block(group) * size, backup_superblock(raw, group))
     device.sync()
     for group in geometry.backup_groups[:1]:
-        device.write(int(geometry.group_first[group]) * size, backup_superblock(raw, group))
+        device.write(geometry.first_block(group) * size, backup_superblock(raw, group))
         device.sync()
     if not geometry.backup_groups:
         _erase_stale(device, geometry, raw)

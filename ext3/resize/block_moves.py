@@ -34,8 +34,7 @@ BATCH_BYTES = 1 << 30
 """Bytes copied after which a transaction is made of what is done."""
 ZERO_RUN_BYTES = 64 << 10
 """Zeros from this length on become holes."""
-assert XATTR_HEADER.dtype.fields is not None
-REFCOUNT_AT = int(XATTR_HEADER.dtype.fields["h_refcount"][1])
+REFCOUNT_AT = XATTR_HEADER.offset_of("h_refcount")
 
 
 @dataclass(frozen=True, slots=True)

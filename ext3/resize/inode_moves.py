@@ -14,8 +14,9 @@ import numpy.typing as npt
 from ..check.block_maps import read_blocks
 from ..constants import S_IFDIR, S_IFMT
 from ..errors import JournalFullError
-from ..format.dirent import MIN_REC_LEN, read_dirent_columns
-from ..format.inode_table import inode_offsets
+from ..format.dirent import MIN_REC_LEN
+from ..format.dirent_columns import read_dirent_columns
+from ..format.inode_table_columns import inode_offsets
 from ..format.schema import DIRENT, INODE_CORE
 from .block_moves import Moves
 from .references import DirectoryBlocks

@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..errors import GeometryError
 from ..format.geometry import MIN_LAST_GROUP_BLOCKS, Geometry, descriptor_blocks, group_count, reserved_share
-from ..format.layout import Table
+from ..format.layout_columns import Table
 
 __all__ = ["MAX_BLOCKS", "geometry_of_size", "least_last_group", "metadata_end", "resized_geometry"]
 
@@ -47,7 +47,7 @@ def metadata_end(old: Geometry, groups: Table, group: int) -> int:
     """Return the block behind the last one of a group's metadata, wherever its descriptor has it."""
     row = groups[group]
     ends = (
-        int(old.group_first[group] + old.head_blocks[group]),
+        int(old.columns.group_first[group] + old.columns.head_blocks[group]),
         int(row["bg_block_bitmap"]) + 1,
         int(row["bg_inode_bitmap"]) + 1,
         int(row["bg_inode_table"]) + old.inode_table_blocks,
@@ -61,13 +61,13 @@ def least_last_group(old: Geometry, groups: Table, new: Geometry) -> int:
     ``groups``: the descriptors that there are, which say where the metadata of old groups lies.
     """
     last = new.groups - 1
-    least = int(new.group_overhead[last])
+    least = new.overhead(last)
     if last:
         least += MIN_LAST_GROUP_BLOCKS
     if last < old.groups:
-        least = max(least, metadata_end(old, groups, last) - int(old.group_first[last]))
+        least = max(least, metadata_end(old, groups, last) - old.first_block(last))
     if last == old.groups - 1:  # what there is may stay
-        least = min(least, int(old.group_blocks[-1]))
+        least = min(least, old.block_count(old.groups - 1))
     return least
 
 
@@ -84,9 +84,9 @@ def resized_geometry(old: Geometry, groups: Table, blocks: int) -> Geometry:
         )
     while blocks > old.first_data_block:
         new = geometry_of_size(old, blocks)
-        last = int(new.group_blocks[-1])
+        last = new.block_count(new.groups - 1)
         if last >= min(least_last_group(old, groups, new), old.blocks_per_group):
             return new
-        blocks = int(new.group_first[-1])
+        blocks = new.first_block(new.groups - 1)
     least = metadata_end(old, groups, 0)
     raise GeometryError(f"{blocks} blocks are too few for the metadata of one group", field="size", least=least * size)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..device.base import BlockDevice
 from ..format.geometry import Geometry
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.schema import GROUP_DESC
 
 __all__ = ["new_descriptors", "write_new_groups"]
@@ -27,10 +27,10 @@ def new_descriptors(old: Geometry, groups: Table, new: Geometry) -> Table:
     kept = min(old.groups, new.groups)
     table[:kept] = groups[:kept]
     added = slice(kept, new.groups)
-    table["bg_block_bitmap"][added] = new.block_bitmap[added]
-    table["bg_inode_bitmap"][added] = new.inode_bitmap[added]
-    table["bg_inode_table"][added] = new.inode_table[added]
-    table["bg_free_blocks_count"][added] = new.free_counts[added]
+    table["bg_block_bitmap"][added] = new.columns.block_bitmap[added]
+    table["bg_inode_bitmap"][added] = new.columns.inode_bitmap[added]
+    table["bg_inode_table"][added] = new.columns.inode_table[added]
+    table["bg_free_blocks_count"][added] = new.columns.free_counts[added]
     table["bg_free_inodes_count"][added] = new.inodes_per_group
     return table
 
@@ -42,9 +42,9 @@ def write_new_groups(device: BlockDevice, old: Geometry, new: Geometry, groups: 
     inode_bits = _bitmap(new.inodes_per_group, new.inodes_per_group, 0, size)
     patterns: dict[tuple[int, int], bytes] = {}
     rows = zip(
-        new.block_bitmap[old.groups :].tolist(),
-        new.group_overhead[old.groups :].tolist(),
-        new.group_blocks[old.groups :].tolist(),
+        new.columns.block_bitmap[old.groups :].tolist(),
+        new.columns.group_overhead[old.groups :].tolist(),
+        new.columns.group_blocks[old.groups :].tolist(),
         strict=True,
     )
     for bitmap_at, used, count in rows:

@@ -23,10 +23,11 @@ from ..constants import (
 from ..device.base import BlockDevice
 from ..edit.opening import Opened, open_for_changes
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
-from ..format.bitmap import GroupBitmap
-from ..format.group_desc import LOCATIONS, group_ranges_overlap, outside_group
+from ..format.bitmap import FREE, GroupBitmap
+from ..format.group_desc import LOCATIONS
+from ..format.group_desc_columns import group_ranges_overlap, group_table, outside_group
 from ..format.inode_table import inode_offset
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.resize_inode import resize_blocks
 from ..format.schema import INODE_CORE
 from ..format.superblock import Superblock, limit_violations, read_superblock
@@ -96,10 +97,11 @@ def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
     """
     check_limits(device, superblock)
     opened = open_for_changes(device)
-    check_descriptors(superblock, opened.groups)
-    if opened.journal is not None and read_journal(device, superblock, opened.groups).start:
+    groups = group_table(opened.groups)
+    check_descriptors(superblock, groups)
+    if opened.journal is not None and read_journal(device, superblock, groups).start:
         raise NeedsCheckError("has a journal that is not empty")
-    resize_map_block(device, superblock, opened.groups)
+    resize_map_block(device, superblock, groups)
     return opened
 
 
@@ -149,22 +151,22 @@ def check_last_group(device: BlockDevice, superblock: Superblock, groups: Table)
     last = geometry.groups - 1
     where = f"group {last}"
     for column, counts, count in (
-        ("bg_block_bitmap", "bg_free_blocks_count", int(geometry.group_blocks[last])),
+        ("bg_block_bitmap", "bg_free_blocks_count", geometry.block_count(last)),
         ("bg_inode_bitmap", "bg_free_inodes_count", geometry.inodes_per_group),
     ):
         raw = device.read(int(groups[column][last]) * size, size)
         bitmap = GroupBitmap(raw, count, where)
         if bitmap.free != groups[counts][last]:
             raise CorruptError(where, counts, int(groups[counts][last]), bitmap.free)
-        if bitmap.pack(size) != raw:
+        if bitmap.pack() != raw:
             raise CorruptError(where, column, "padding that is not set", "set bits behind the last one")
         if column == "bg_block_bitmap":
-            start = int(geometry.group_first[last])
-            head = (start, int(geometry.head_blocks[last]))
+            start = geometry.first_block(last)
+            head = (start, geometry.head_count(last))
             places = [head, *((int(groups[field][last]), 1) for field in LOCATIONS[:2])]
             places.append((int(groups["bg_inode_table"][last]), geometry.inode_table_blocks))
             for first, length in places:
-                if not bitmap.view[first - start : first - start + length].all():
+                if FREE in bitmap.cells[first - start : first - start + length]:
                     raise CorruptError(where, column, f"blocks from {first} on free", "in use: metadata")
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from ..check.census import Census
 from ..device.base import BlockDevice
 from ..errors import NeedsCheckError
-from ..format.layout import Table
+from ..format.group_desc_columns import group_table
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 from .bad_blocks import read_bad_blocks
 from .preconditions import check_last_group, check_whole, open_for_resize
@@ -56,4 +57,4 @@ def prepare(device: BlockDevice) -> Prepared:
     opened = open_for_resize(device)
     if is_unfinished(device, opened.superblock):
         raise NeedsCheckError("was interrupted while it was resized")
-    return Prepared(device, opened.superblock, opened.groups)
+    return Prepared(device, opened.superblock, group_table(opened.groups))

@@ -25,7 +25,7 @@ from ..constants import (
     S_IFREG,
     SECTOR,
 )
-from ..format.inode_table import core_rows
+from ..format.inode_table_columns import core_rows
 from ..format.schema import INODE_CORE
 from ..read.volume import Volume
 
@@ -36,9 +36,8 @@ Flags = npt.NDArray[np.bool_]
 
 AT_ONCE_BYTES = 8 << 20
 """Most bytes of pointer blocks in memory at once."""
-assert INODE_CORE.dtype.fields is not None
-I_BLOCK_AT = int(INODE_CORE.dtype.fields["i_block"][1])
-FILE_ACL_AT = int(INODE_CORE.dtype.fields["i_file_acl"][1])
+I_BLOCK_AT = INODE_CORE.offset_of("i_block")
+FILE_ACL_AT = INODE_CORE.offset_of("i_file_acl")
 
 
 class Pointers(NamedTuple):

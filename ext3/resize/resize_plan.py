@@ -16,7 +16,7 @@ from ..constants import BAD_INO, JOURNAL_INO, RESIZE_INO
 from ..errors import TooSmallError, UnsupportedError
 from ..format.block_map import BlockMap
 from ..format.geometry import Geometry
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.superblock import Superblock
 from .bad_blocks import BadBlocks, plan_bad_blocks
 from .new_geometry import geometry_of_size, least_last_group, resized_geometry
@@ -175,17 +175,17 @@ def _owned(census: Census, ino: int) -> int:
 
 
 def _least_blocks(old: Geometry, groups: Table, census: Census, need: int, inodes: int) -> int:
-    edges = old.group_first
+    edges = old.columns.group_first
     system = counts_by_group(census.system, old)
-    room = np.cumsum(old.group_blocks - system)
+    room = np.cumsum(old.columns.group_blocks - system)
     """Blocks for content in the groups up to each."""
     enough = np.flatnonzero((room >= need) & (np.arange(1, old.groups + 1) * old.inodes_per_group >= inodes))
     for last in enough.tolist():
         before = int(room[last - 1]) if last else 0
         count = int(system[last]) + max(0, need - before)
-        whole = int(edges[last]) + int(old.group_blocks[last])
+        whole = int(edges[last]) + old.block_count(last)
         least = least_last_group(old, groups, geometry_of_size(old, whole))
-        if max(count, least) <= int(old.group_blocks[last]):
+        if max(count, least) <= old.block_count(last):
             return int(edges[last]) + max(count, least)
     return old.blocks
 

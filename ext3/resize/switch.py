@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from ..constants import RESIZE_INO, Compat, Incompat
 from ..format.geometry import Geometry
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
 from .transactions import Transactions
 
@@ -69,16 +69,16 @@ def finish_groups(changes: Transactions, old: Geometry, new: Geometry) -> None:
     parts = [_old_padding(old, new)]
     changes.leaked = 0
     both = min(old.groups, new.groups)
-    shorter = np.flatnonzero(old.head_blocks[:both] > new.head_blocks[:both])
+    shorter = np.flatnonzero(old.columns.head_blocks[:both] > new.columns.head_blocks[:both])
     for group in shorter.tolist():
-        first = int(new.group_first[group])
-        parts.append(np.arange(first + new.head_blocks[group], first + old.head_blocks[group], dtype=np.int64))
+        first = new.first_block(group)
+        parts.append(np.arange(first + new.columns.head_blocks[group], first + old.columns.head_blocks[group], dtype=np.int64))
     free_in_steps(changes, parts)
 
 
 def _old_padding(old: Geometry, new: Geometry) -> Numbers:
     """Return the blocks that a growth adds to the old last group."""
-    end = min(new.blocks, int(old.group_first[-1]) + old.blocks_per_group)
+    end = min(new.blocks, old.first_block(old.groups - 1) + old.blocks_per_group)
     return np.arange(old.blocks, max(end, old.blocks), dtype=np.int64)
 
 
@@ -106,4 +106,4 @@ def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | Non
 def overhead_blocks(changes: Transactions, geometry: Geometry) -> int:
     """Return the blocks of metadata and of the journal, as mke2fs counts them."""
     journal = 0 if changes.journal is None else changes.journal.maxlen
-    return int(geometry.group_overhead.sum()) + geometry.first_data_block + journal
+    return int(geometry.columns.group_overhead.sum()) + geometry.first_data_block + journal

@@ -19,8 +19,10 @@ from ..device.base import BlockDevice
 from ..edit.opening import Opened
 from ..errors import CorruptError
 from ..format.bitmap import FREE, USED, GroupBitmap
+from ..format.bitmap_columns import change_cells
+from ..format.group_desc_columns import group_table
 from ..format.inode_table import inode_offset
-from ..format.layout import Table
+from ..format.layout_columns import Table
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import Superblock, parse_superblock, set_needs_recovery, write_superblock
 from ..journal.log import Journal
@@ -49,7 +51,7 @@ class Transactions:
         """Blocks that are marked as used and belong to nobody for now. The superblock counts them as free, so that ``finish``
         finds them after an interruption."""
         self.superblock: Superblock = opened.superblock
-        self.groups: Table = opened.groups
+        self.groups: Table = group_table(opened.groups).copy()
         self.clock = clock
         self._log: LogWriter | None = None
         if opened.journal is not None and journaled:
@@ -142,11 +144,7 @@ class Transactions:
         for number, low, count in zip(numbers.tolist(), starts.tolist(), np.diff(starts, append=len(group)), strict=True):
             bitmap = self._bitmap(column, counts, number)
             some = index[low : low + count]
-            wrong = bitmap.view[some] != before
-            if wrong.any():
-                states = ("free", "in use")
-                raise CorruptError(bitmap.where, f"bit {int(some[wrong.argmax()])}", states[after], states[before])
-            bitmap.view[some] = after
+            change_cells(bitmap, some, before, after)
             step = -len(some) if after == USED else len(some)
             self.groups[counts][number] = int(self.groups[counts][number]) + step
             self._changed_groups.add(number)
@@ -156,7 +154,7 @@ class Transactions:
         if found is None:
             geometry = self.superblock.geometry
             is_blocks = column == "bg_block_bitmap"
-            count = int(geometry.group_blocks[group]) if is_blocks else geometry.inodes_per_group
+            count = geometry.block_count(group) if is_blocks else geometry.inodes_per_group
             name = f"{'block' if is_blocks else 'inode'} bitmap of group {group}"
             found = GroupBitmap(self.read(int(self.groups[column][group])), count, name)
             if found.free != self.groups[counts][group]:
@@ -220,13 +218,13 @@ class Transactions:
         blocks, size, geometry = self._blocks, self.block_size, self.superblock.geometry
         for column, known in self._bitmaps.items():
             for group, bitmap in known.items():
-                blocks[int(self.groups[column][group])] = bitmap.pack(size)
+                blocks[int(self.groups[column][group])] = bitmap.pack()
         per_block = geometry.descriptors_per_block
         for index in sorted({group // per_block for group in self._changed_groups}):
             block = geometry.descriptor_block(index)
             rows = self.groups[index * per_block : (index + 1) * per_block].tobytes()
             blocks[block] = rows + self.read(block)[len(rows) :]
-        row = SUPERBLOCK.view(self._stored)[0]
+        row = SUPERBLOCK.at(self._stored)
         if self._fields or any(row[name] != count for name, count in self._free_counts().items()):
             place = SUPERBLOCK_OFFSET // size
             blocks[place] = self.read(place)
@@ -241,7 +239,7 @@ class Transactions:
     def _packed(self) -> bytes:
         """Return the superblock with the changed fields and the counts."""
         raw = bytearray(self._stored)
-        row = SUPERBLOCK.view(raw)[0]
+        row = SUPERBLOCK.at(raw)
         for name, value in (self._free_counts() | self._fields).items():
             row[name] = value
         row["s_wtime"] = self.clock() // NS & 0xFFFFFFFF
@@ -249,7 +247,7 @@ class Transactions:
 
     def _with_superblock(self, block: bytes | bytearray, *, recovery: bool) -> bytes:
         raw = bytearray(self._packed())
-        set_needs_recovery(SUPERBLOCK.view(raw), recovery)
+        set_needs_recovery(SUPERBLOCK.at(raw), recovery)
         start = SUPERBLOCK_OFFSET % self.block_size
         return bytes(block[:start]) + raw + bytes(block[start + SUPERBLOCK_SIZE :])
 
@@ -260,11 +258,11 @@ class Transactions:
 
     def _mark(self, *, used: bool) -> None:
         raw = bytearray(self._stored)
-        row = SUPERBLOCK.view(raw)
+        row = SUPERBLOCK.at(raw)
         if self._log is not None:
             set_needs_recovery(row, used)
         else:
-            row["s_state"] = int(row["s_state"][0]) & ~STATE_VALID | (0 if used else STATE_VALID)
+            row["s_state"] = row["s_state"] & ~STATE_VALID | (0 if used else STATE_VALID)
         write_superblock(self.device, raw)
         self.device.sync()
         self._stored = bytes(raw)
@@ -312,7 +310,7 @@ class Transactions:
     def write_fields(self, **fields: Any) -> None:
         """Change fields of the first sector of the superblock in place, outside of a transaction."""
         raw = bytearray(self._stored)
-        row = SUPERBLOCK.view(raw)[0]
+        row = SUPERBLOCK.at(raw)
         for name, value in fields.items():
             row[name] = value
         write_superblock(self.device, raw)

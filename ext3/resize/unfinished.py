@@ -22,8 +22,8 @@ from ..device.base import BlockDevice
 from ..edit.opening import open_for_changes
 from ..errors import Ext3Error, NeedsCheckError
 from ..format.geometry import Geometry
-from ..format.group_desc import read_groups
-from ..format.layout import Table
+from ..format.group_desc_columns import read_group_columns
+from ..format.layout_columns import Table
 from ..format.resize_inode import reserved_blocks
 from ..format.schema import INODE_CORE, SUPERBLOCK
 from ..format.superblock import Superblock, parse_superblock, read_superblock
@@ -135,7 +135,7 @@ def _counted_leaks(device: BlockDevice, superblock: Superblock) -> int:
 
     That may have other reasons: the kernel writes the counts of the superblock late.
     """
-    groups = read_groups(device, superblock)
+    groups = read_group_columns(device, superblock)
     return superblock.free_blocks - int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
 
 
@@ -156,7 +156,7 @@ class _Tables:
         self.device = device
         self.superblock = superblock
         check_limits(device, superblock)
-        self.groups: Table = read_groups(device, superblock)
+        self.groups: Table = read_group_columns(device, superblock)
         check_descriptors(superblock, self.groups)
         resize_map_block(device, superblock, self.groups)
 
@@ -171,7 +171,7 @@ def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
     leaks = np.concatenate([np.zeros(0, np.int64), *_leaks_by_group(tables, census)])
     marked = counts_by_group(census.used, geometry)
     marked += np.bincount((leaks - geometry.first_data_block) // geometry.blocks_per_group, minlength=geometry.groups)
-    if (marked + tables.groups["bg_free_blocks_count"] != geometry.group_blocks).any():
+    if (marked + tables.groups["bg_free_blocks_count"] != geometry.columns.group_blocks).any():
         raise NeedsCheckError("was interrupted while it was resized, and has wrong counts of free blocks")
     return census, leaks
 

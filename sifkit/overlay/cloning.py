@@ -140,10 +140,10 @@ def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:
     """Write ``uuid`` to the primary superblock and every backup. Raises CorruptError for a backup with another UUID."""
     geometry = superblock.geometry
     for group in (0, *geometry.backup_groups):
-        offset = int(geometry.group_first[group]) * geometry.block_size if group else SUPERBLOCK_OFFSET
+        offset = geometry.first_block(group) * geometry.block_size if group else SUPERBLOCK_OFFSET
         data = bytearray(device.read(offset, SUPERBLOCK_SIZE))
-        row = SUPERBLOCK.view(data)
-        if bytes(row[0]["s_uuid"]) != superblock.uuid.bytes:
+        row = SUPERBLOCK.at(data)
+        if row["s_uuid"] != superblock.uuid.bytes:
             raise CorruptError(f"backup superblock in group {group}", "s_uuid", "another", superblock.uuid)
         row["s_uuid"] = uuid.bytes
         device.write(offset, data)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from ext3.format.xattr import split_name
+
 if TYPE_CHECKING:
     from .options import XattrPolicy
 
@@ -39,8 +41,6 @@ def xattr_predicate(policy: XattrPolicy) -> Callable[[bytes], bool]:
     if policy == "none":
         return lambda name: False
     if policy == "all":
-        from ext3.format.xattr import split_name  # loads numpy, which the other policies do not need
-
         return lambda name: split_name(name) is not None
 
     def is_copied(name: bytes) -> bool:

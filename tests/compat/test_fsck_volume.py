@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ext3.device.base import FileDevice
-from ext3.format.group_desc import read_groups
+from ext3.format.group_desc_columns import read_group_columns
 from ext3.format.superblock import read_superblock
 from ext3.fsck.checking import check
 from ext3.fsck.context import CheckOptions
@@ -82,9 +82,9 @@ def test_backups_that_we_write_are_good(made):
         superblock = read_superblock(device)
         geometry, size = superblock.geometry, superblock.block_size
         group = geometry.backup_groups[0]
-        place = int(geometry.group_first[group]) * size
-        own = read_groups(device, superblock)
-        assert (read_groups(device, superblock, copy=group)["bg_inode_table"] == own["bg_inode_table"]).all()
+        place = geometry.first_block(group) * size
+        own = read_group_columns(device, superblock)
+        assert (read_group_columns(device, superblock, copy=group)["bg_inode_table"] == own["bg_inode_table"]).all()
         copies = [block for index in range(geometry.descriptor_blocks) for block in geometry.descriptor_copies(index)]
     overwrite(made, place + 0x60, b"\0\0\0\0")  # a feature word
     for block in copies[1:]:

@@ -82,7 +82,7 @@ def compare_dry_run(size: int, block_size: int, scratch: Path) -> None:
     geometry = plan_geometry(size, block_size=block_size)
     assert (geometry.blocks, geometry.inodes) == (int(counts[1]), int(counts[2]))
     wanted = [int(number) for number in re.findall(r"\d+", backups[1])]
-    assert [int(geometry.group_first[group]) for group in geometry.backup_groups] == wanted
+    assert [geometry.first_block(group) for group in geometry.backup_groups] == wanted
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 from ext3.device.base import FileDevice
-from ext3.format.group_desc import read_groups
+from ext3.format.group_desc_columns import read_group_columns
 from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.format.superblock import read_superblock
 
@@ -29,7 +29,7 @@ def damage_counts(path: Path, *, offset: int = 0) -> None:
     with path.open("r+b") as file:
         device = FileDevice(file.fileno(), offset)
         superblock = read_superblock(device)
-        groups = read_groups(device, superblock).copy()
+        groups = read_group_columns(device, superblock).copy()
         groups["bg_free_blocks_count"][0] -= 7
         place = offset + superblock.geometry.descriptor_block(0) * superblock.block_size
         os.pwrite(file.fileno(), groups.tobytes()[: GROUP_DESC.size], place)

@@ -7,7 +7,7 @@ from ext3.check.census_taking import take_census
 from ext3.constants import ROOT_INO, S_IFDIR, S_IFMT
 from ext3.device.base import MemoryDevice
 from ext3.format.dirent_block import delete_record, find_record, set_inode
-from ext3.format.group_desc import read_groups
+from ext3.format.group_desc_columns import read_group_columns
 from ext3.format.inode import patch_inode
 from ext3.format.inode_table import inode_offset
 from ext3.format.superblock import read_superblock
@@ -27,7 +27,7 @@ class Image:
     def __init__(self, data: bytes | bytearray) -> None:
         self.device = MemoryDevice(data)
         self.superblock = read_superblock(self.device)
-        self.groups = read_groups(self.device, self.superblock)
+        self.groups = read_group_columns(self.device, self.superblock)
 
     @property
     def data(self) -> bytes:

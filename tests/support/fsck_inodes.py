@@ -56,7 +56,7 @@ class Inodes(Image):
         """Set fields of a descriptor and of its copies."""
         geometry = self.superblock.geometry
         for owner in (0, *geometry.backup_groups):
-            at = (int(geometry.group_first[owner]) + 1) * BLOCK + group * GROUP_DESC.size
+            at = (geometry.first_block(owner) + 1) * BLOCK + group * GROUP_DESC.size
             row = GROUP_DESC.view(self.device.data, 1, at)[0]
             for name, value in fields.items():
                 row[name] = value

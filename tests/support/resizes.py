@@ -10,6 +10,7 @@ import ext3
 from ext3.device.base import BlockDevice, MemoryDevice, data_ranges
 from ext3.device.copy_on_write import CopyOnWriteDevice, Event, RecordingDevice, play
 from ext3.edit.filesystem import WritableFilesystem
+from ext3.format.group_desc_columns import read_group_columns
 from ext3.resize import ResizePlan
 
 from .recorded_edits import state
@@ -156,13 +157,13 @@ def backups_are_current(device: BlockDevice) -> bool:
     """Whether all backups of the superblock, and of the descriptors, say what the primary ones say."""
     superblock = ext3.format.superblock.read_superblock(device)
     geometry, size = superblock.geometry, superblock.block_size
-    groups = ext3.format.group_desc.read_groups(device, superblock)
+    groups = read_group_columns(device, superblock)
     for group in geometry.backup_groups:
-        copy = ext3.format.superblock.read_superblock(device, block=int(geometry.group_first[group]), block_size=size)
+        copy = ext3.format.superblock.read_superblock(device, block=geometry.first_block(group), block_size=size)
         if copy.geometry != geometry or copy.group_number != group:
             return False
         if group in geometry.leading_backup_groups and geometry.leading_descriptor_blocks == geometry.descriptor_blocks:
-            found = ext3.format.group_desc.read_groups(device, superblock, copy=group)
+            found = read_group_columns(device, superblock, copy=group)
             if any((found[name] != groups[name]).any() for name in ext3.format.group_desc.LOCATIONS):
                 return False
     return True

@@ -1,6 +1,6 @@
 """Filesystems opened for reading, as they are: ext3 or squashfs, in a file, at an offset of one, or in a partition of a SIF.
 
-numpy and the ext3 library are loaded for an ext3 filesystem only.
+The ext3 library is loaded for an ext3 filesystem only.
 """
 
 from __future__ import annotations

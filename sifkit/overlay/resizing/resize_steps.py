@@ -57,7 +57,7 @@ class PlannedResize:
         old, new = self.plan.old, self.plan.new
         needed = copied + self.plan.moved_bytes
         if new.groups > old.groups:
-            needed += int(new.head_blocks[old.groups :].sum()) * new.block_size
+            needed += sum(map(new.head_count, range(old.groups, new.groups))) * new.block_size
             needed += max(2 * new.block_size, HOST_BLOCK) * (new.groups - old.groups)  # bitmaps; inode tables are holes
         return ResizeStart(
             moved_bytes=self.plan.moved_bytes,
@@ -70,7 +70,7 @@ class PlannedResize:
     def expected(self) -> FilesystemFacts:
         """Return the facts of the filesystem after the resize, as planned."""
         old, new, before = self.plan.old, self.plan.new, self.before
-        room = int(new.free_counts.sum()) - int(old.free_counts.sum()) + (old.resize_inode - new.resize_inode)
+        room = new.free_blocks - old.free_blocks + (old.resize_inode - new.resize_inode)
         free = before.free_bytes + room * new.block_size
         return replace(
             before,

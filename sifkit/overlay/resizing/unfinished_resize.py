@@ -49,13 +49,13 @@ def may_be_unfinished(device: BlockDevice) -> bool:
     superblock = read_superblock(device)
     geometry, size = superblock.geometry, superblock.block_size
     if not geometry.backup_groups:
-        group = read_groups(device, superblock)[0]
-        if superblock.needs_recovery or superblock.free_blocks > int(group["bg_free_blocks_count"]):
+        (free_blocks,) = read_groups(device, superblock)["bg_free_blocks_count"]
+        if superblock.needs_recovery or superblock.free_blocks > free_blocks:
             return True
     offset = (geometry.first_data_block + geometry.blocks_per_group) * size
     if not geometry.has_super(1) or offset + SUPERBLOCK_SIZE > device.size:
         return False
-    copy, primary = (SUPERBLOCK.view(device.read(at, SUPERBLOCK_SIZE))[0] for at in (offset, SUPERBLOCK_OFFSET))
-    if int(copy["s_magic"]) != EXT3_MAGIC:
+    copy, primary = (SUPERBLOCK.record(device.read(at, SUPERBLOCK_SIZE)) for at in (offset, SUPERBLOCK_OFFSET))
+    if copy["s_magic"] != EXT3_MAGIC:
         return False
     return bool(copy["s_state"] & STATE_ERROR) or any(copy[name] != primary[name] for name in _NUMBERS)

@@ -1,6 +1,6 @@
 """State of an ext3 filesystem, from its superblock: clean, to be replayed, to be checked, in the middle of a resize.
 
-Read without numpy, which the schemas of the ext3 library load: a run asks this at every start.
+Read without the schemas of the ext3 library: a run asks this at every start.
 Sources: Linux ``fs/ext4/ext4.h``; of an interrupted resize ``overlay.unfinished_resize``.
 """
 

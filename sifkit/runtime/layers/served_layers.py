@@ -1,7 +1,7 @@
 """Layers of a container served by FUSE, for a plain user in a user namespace, below the session.
 
 All read-only layers are one view, which a server process of its own serves: the kernel mounts no image for a plain user. It
-needs neither numpy nor construct where every layer is a squashfs or a directory.
+loads the ext3 library only if a layer is an ext3 image.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from ext3.alloc.allocator import BlockAllocator, InodeAllocator
 from ext3.errors import CorruptError, NoFreeInodesError, NoSpaceError
 from ext3.format.bitmap import FREE, HELD, USED, GroupBitmap
+from ext3.format.bitmap_columns import change_cells
 
 GROUP = 256
 
@@ -85,7 +86,7 @@ def test_counts_and_bitmaps_agree(used: list[set[int]], steps: list[tuple[int, i
     assert allocator.total_free == GROUP * len(used) - len(taken) - len(mine)
     assert allocator.total_held == len(held)
     for group, one in enumerate(used):
-        on_disk = np.unpackbits(np.frombuffer(allocator.bitmap(group).pack(64), np.uint8), bitorder="little")
+        on_disk = np.unpackbits(np.frombuffer(allocator.bitmap(group).pack(), np.uint8), bitorder="little")
         start = 1 + group * GROUP
         want = one | {block - start for block in mine if 0 <= block - start < GROUP}
         assert set(np.flatnonzero(on_disk[:GROUP]).tolist()) == want
@@ -124,14 +125,38 @@ def test_group_with_a_wrong_count_gives_nothing() -> None:
     assert allocator.bitmap(0).free == 256
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.binary(min_size=4, max_size=8), st.integers(25, 32), st.lists(st.tuples(st.integers(0, 31), st.integers(1, 9))))
+def test_bitmap_is_packed_as_it_lies_on_disk(raw: bytes, count: int, steps: list[tuple[int, int]]) -> None:
+    """Only what changed is packed again; bits behind the last cell are set whatever was there."""
+    bits = np.unpackbits(np.frombuffer(raw, np.uint8), bitorder="little")
+    bits[count:] = 1
+    bitmap = GroupBitmap(raw, count, "here")
+    for start, length in [(0, 0), *steps]:
+        end = min(count, start + length)
+        before = int(bits[start]) if start < count else FREE
+        if start < end and (bits[start:end] == before).all():
+            bitmap.change(start, end - start, before, 1 - before)
+            bits[start:end] = 1 - before
+        assert bitmap.pack() == np.packbits(bits, bitorder="little").tobytes()
+        assert bitmap.cells == bits[:count].tobytes()
+    index = np.flatnonzero(bits[:count] == FREE)[::-2]
+    change_cells(bitmap, index, FREE, USED)
+    bits[index] = USED
+    assert bitmap.pack() == np.packbits(bits, bitorder="little").tobytes()
+    if len(index):
+        with pytest.raises(CorruptError, match="used"):
+            change_cells(bitmap, index, FREE, USED)
+
+
 def test_bitmap() -> None:
     bitmap = GroupBitmap(raw_bitmap({0, 1, 2}, 12), 12, "here")
-    assert bitmap.pack(4) == b"\x07\xf0\xff\xff"
-    assert bitmap.free_runs().tolist() == [[3, 9]]
+    assert bitmap.pack() == b"\x07\xf0"
+    assert bitmap.free_runs() == [(3, 9)]
     bitmap.change(5, 2, FREE, USED)
     bitmap.change(5, 1, USED, HELD)
-    assert bitmap.pack(2) == b"\x47\xf0"
-    assert bitmap.free_runs().tolist() == [[3, 2], [7, 5]]
+    assert bitmap.pack() == b"\x47\xf0"
+    assert bitmap.free_runs() == [(3, 2), (7, 5)]
     assert (bitmap.find(3), bitmap.find(1, 5), bitmap.find(2, 11), bitmap.find(6)) == (7, 7, 3, -1)
     assert (bitmap.free_run(3, 9), bitmap.free_run(5, 1), bitmap.free_run(7, 99), bitmap.free_run(12, 4)) == (2, 0, 5, 0)
     for start, count in ((4, 2), (11, 2)):

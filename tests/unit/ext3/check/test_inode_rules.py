@@ -16,9 +16,9 @@ from ext3.check.inode_tables import read_tables
 from ext3.constants import S_IFDIR, S_IFLNK, S_IFREG, InodeFlag
 from ext3.device.base import MemoryDevice, open_device
 from ext3.format.block_map import read_inode_map
-from ext3.format.group_desc import read_groups
+from ext3.format.group_desc_columns import read_group_columns
 from ext3.format.inode import has_block_map, patch_inode
-from ext3.format.inode_table import core_rows
+from ext3.format.inode_table_columns import core_rows
 from ext3.format.superblock import read_superblock
 
 MIB = 1 << 20
@@ -56,7 +56,7 @@ def screen(
     """Screen of the part of the tables that holds ``ino``, with its record changed."""
     device = MemoryDevice(path.read_bytes())
     superblock = read_superblock(device)
-    groups = read_groups(device, superblock)
+    groups = read_group_columns(device, superblock)
     census = Census(superblock)
     census.mark_system(superblock, groups)
     for part in read_tables(device, superblock, groups):
@@ -85,7 +85,7 @@ def screen(
 def test_maps_agree_with_the_reader_of_one(image: Path) -> None:
     with ext3.Filesystem.open(image) as fs, open_device(image) as device:
         superblock = fs.superblock
-        groups = read_groups(device, superblock)
+        groups = read_group_columns(device, superblock)
         census = Census(superblock)
         census.mark_system(superblock, groups)
         entries = [entry.ino for _, entry in fs.walk("/")]

@@ -28,7 +28,7 @@ def image(**options: int) -> MemoryDevice:
 def settings_of(device: ext3.BlockDevice) -> list[Settings]:
     """The settings in the superblock, and in each copy."""
     geometry = read_superblock(device).geometry
-    places = [SUPERBLOCK_OFFSET, *(int(geometry.group_first[group]) * 1024 for group in geometry.backup_groups)]
+    places = [SUPERBLOCK_OFFSET, *(geometry.first_block(group) * 1024 for group in geometry.backup_groups)]
     rows = [SUPERBLOCK.view(device.read(place, 1024))[0] for place in places]
     return [
         (bytes(row["s_volume_name"]).rstrip(b"\0"), UUID(bytes=bytes(row["s_uuid"])), int(row["s_r_blocks_count"]))

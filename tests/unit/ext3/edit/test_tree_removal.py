@@ -10,9 +10,10 @@ import pytest
 
 import ext3
 from ext3.device.base import MemoryDevice
-from ext3.edit import tree_removal
 from ext3.edit.inode_cache import InodeCache
-from ext3.read.tree_scan import Listing, scan_many
+from ext3.read import tree_scan
+from ext3.read.listing import Listing
+from ext3.read.tree_scan import scan_many
 
 from ....support.directory_damage import (
     DIRECTORY,
@@ -104,7 +105,7 @@ def test_a_file_takes_few_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
             for number in range(count):
                 yield Listing(top, [row._replace(node=ino + number)], None, 0)
 
-        monkeypatch.setattr(tree_removal, "scan_many", many)
+        monkeypatch.setattr(tree_scan, "scan_many", many)
         monkeypatch.setattr(InodeCache, "check_in_use", lambda *_: None)
         tracemalloc.start()
         try:

@@ -12,8 +12,9 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.errors import CorruptError
-from ext3.format import dirent
-from ext3.format.dirent import DirentFields, dirent_violations, length_fault, read_dirent_columns, read_dirents
+from ext3.format import dirent_columns
+from ext3.format.dirent import DirentFields, dirent_violations, length_fault, read_dirents
+from ext3.format.dirent_columns import read_dirent_columns
 
 from ....support.directory_damage import (
     BLOCK_SIZE,
@@ -133,7 +134,7 @@ def one_by_one(blocks: Sequence[bytes], first: Sequence[bool]) -> tuple[list[int
 @pytest.mark.parametrize("few", [0, 16, 1 << 30])
 @pytest.mark.parametrize("seed", range(20))
 def test_many_blocks_are_judged_as_one(monkeypatch: pytest.MonkeyPatch, seed: int, few: int) -> None:
-    monkeypatch.setattr(dirent, "FEW", few)
+    monkeypatch.setattr(dirent_columns, "FEW", few)
     chosen = random.Random(seed)
     first = [chosen.random() < 0.5 for _ in range(200)]
     blocks = [random_block(chosen, is_first) for is_first in first]
@@ -149,7 +150,7 @@ def test_many_blocks_are_judged_as_one(monkeypatch: pytest.MonkeyPatch, seed: in
 @pytest.mark.parametrize("few", [0, 16])
 @pytest.mark.parametrize("recipe", DAMAGE.values(), ids=list(DAMAGE))
 def test_each_recipe_among_many_blocks(monkeypatch: pytest.MonkeyPatch, recipe: Recipe, few: int) -> None:
-    monkeypatch.setattr(dirent, "FEW", few)
+    monkeypatch.setattr(dirent_columns, "FEW", few)
     image = damaged_image(recipe)
     with ext3.Filesystem.open(io.BytesIO(bytes(image))) as fs:
         (_, start, count), *more = fs.data_extents(DIRECTORY)

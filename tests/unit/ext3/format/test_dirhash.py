@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ext3.format.dirhash import MIN_COLUMN_NAMES, DirHash
+from ext3.format.dirhash import DirHash
+from ext3.format.dirhash_columns import MIN_COLUMN_NAMES, hash_columns
 
 SEED = struct.unpack("<4I", uuid.UUID("01234567-89ab-cdef-0123-456789abcdef").bytes)
 
@@ -26,7 +27,7 @@ VECTORS = [
 
 def half_md4(names: list[bytes], seed: tuple[int, ...], *, signed: bool = True) -> list[int]:
     """The hashes of some names, in columns."""
-    found = DirHash(1, seed, signed=signed).many(names * MIN_COLUMN_NAMES)
+    found = hash_columns(DirHash(1, seed, signed=signed), names * MIN_COLUMN_NAMES)
     assert found.dtype == np.uint32
     hashes: list[int] = found.tolist()
     assert hashes == hashes[: len(names)] * MIN_COLUMN_NAMES
@@ -70,8 +71,8 @@ def test_zero_seed_starts_from_the_md4_constants() -> None:
 def test_vectors(version: int, signed: bool, name: bytes, value: int) -> None:
     hashed = DirHash(version, SEED, signed=signed)
     assert hashed(name) == value
-    assert hashed.many([name]).tolist() == [value]
-    assert hashed.many([name, b"other"] * MIN_COLUMN_NAMES).tolist()[::2] == [value] * MIN_COLUMN_NAMES
+    assert hash_columns(hashed, [name]).tolist() == [value]
+    assert hash_columns(hashed, [name, b"other"] * MIN_COLUMN_NAMES).tolist()[::2] == [value] * MIN_COLUMN_NAMES
 
 
 def test_unknown_version() -> None:
@@ -80,7 +81,7 @@ def test_unknown_version() -> None:
 
 
 def test_no_names() -> None:
-    assert DirHash(1, SEED, signed=True).many([]).tolist() == []
+    assert hash_columns(DirHash(1, SEED, signed=True), []).tolist() == []
 
 
 def _plain(name: bytes, seed: tuple[int, ...]) -> int:

@@ -54,21 +54,24 @@ def test_known_images(known: Known) -> None:
             assert getattr(geometry, name) == getattr(known, name), name
     journal = default_journal_blocks(geometry.blocks)
     assert journal == known.journal_blocks
-    assert int(geometry.group_overhead.sum()) + journal + geometry.first_data_block == known.overhead
+    assert int(geometry.columns.group_overhead.sum()) + journal + geometry.first_data_block == known.overhead
 
 
 def test_places_of_the_first_and_last_group() -> None:
     geometry = plan_geometry(500 * MIB)
-    assert [int(places[0]) for places in (geometry.block_bitmap, geometry.inode_bitmap, geometry.inode_table)] == [
+    assert [
+        int(places[0])
+        for places in (geometry.columns.block_bitmap, geometry.columns.inode_bitmap, geometry.columns.inode_table)
+    ] == [
         260,
         261,
         262,
     ]
-    assert int(geometry.free_first[0]) == 770
-    assert int(geometry.block_bitmap[62]) == 507905
-    assert int(geometry.inode_table[62]) == 507907
-    assert int(geometry.group_blocks[62]) == 4095
-    assert int(geometry.free_counts[62]) == 3585
+    assert int(geometry.columns.free_first[0]) == 770
+    assert int(geometry.columns.block_bitmap[62]) == 507905
+    assert int(geometry.columns.inode_table[62]) == 507907
+    assert geometry.block_count(62) == 4095
+    assert int(geometry.columns.free_counts[62]) == 3585
 
 
 def test_too_many_inodes_make_smaller_groups() -> None:
@@ -119,7 +122,13 @@ def test_what_groups_begin_with(sparse: bool, first_meta_bg: int | None) -> None
             want = has_super * (1 + min(4, first_meta_bg))
         else:
             want = has_super + (group % 32 in (0, 1, 31))
-        assert (geometry.has_super(group), int(geometry.head_blocks[group])) == (has_super, want), group
+        assert (geometry.has_super(group), geometry.head_count(group)) == (has_super, want), group
+    columns = geometry.columns
+    assert columns.head_blocks.tolist() == [geometry.head_count(group) for group in range(100)]
+    assert columns.group_overhead.tolist() == [geometry.overhead(group) for group in range(100)]
+    assert columns.group_first.tolist() == [geometry.first_block(group) for group in range(100)]
+    assert columns.group_blocks.tolist() == [geometry.block_count(group) for group in range(100)]
+    assert geometry.free_blocks == int(columns.free_counts.sum())
 
 
 @pytest.mark.parametrize(
@@ -165,10 +174,10 @@ def check(geometry: Geometry, size: int) -> None:
     assert geometry.inodes < 2**32
     assert geometry.reserved_gdt_blocks <= geometry.block_size // 4
     assert geometry.descriptor_blocks * geometry.descriptors_per_block >= geometry.groups
-    assert int(geometry.group_blocks.sum()) == geometry.blocks - geometry.first_data_block
-    assert np.all(geometry.group_overhead <= geometry.group_blocks)
-    assert np.all(geometry.inode_table + geometry.inode_table_blocks == geometry.free_first)
-    assert int(geometry.free_counts.sum()) == geometry.free_blocks
+    assert int(geometry.columns.group_blocks.sum()) == geometry.blocks - geometry.first_data_block
+    assert np.all(geometry.columns.group_overhead <= geometry.columns.group_blocks)
+    assert np.all(geometry.columns.inode_table + geometry.inode_table_blocks == geometry.columns.free_first)
+    assert int(geometry.columns.free_counts.sum()) == geometry.free_blocks
     assert geometry.group_of_inode(1) == (0, 0)
     assert geometry.group_of_inode(geometry.inodes) == (geometry.groups - 1, geometry.inodes_per_group - 1)
 

@@ -14,20 +14,19 @@ from hypothesis import strategies as st
 from ext3.format.dirent_block import new_directory_block
 from ext3.format.htree import (
     DxNode,
-    IndexPlan,
     OddIndexError,
     leaves_of,
     node_limit,
     node_violations,
     pack_node,
     pack_root,
-    plan_index,
     probe,
     read_node,
     read_root_info,
     root_limit,
     root_violations,
 )
+from ext3.format.htree_columns import IndexPlan, plan_index
 from ext3.format.violation import Violation
 
 from ....support.directory_damage import INDEX_DAMAGE, damaged_index, directory_blocks, indexed_image

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ext3.constants import S_IFBLK, S_IFCHR, S_IFDIR, S_IFIFO, S_IFLNK, S_IFREG, InodeFlag
 from ext3.errors import CorruptError
-from ext3.format import inode_fields
+from ext3.format import inode_fields, inode_fields_columns
 from ext3.format.inode import (
     InodeRecord,
     check_map_flags,
@@ -27,7 +27,7 @@ mode = st.sampled_from([S_IFREG, S_IFDIR, S_IFLNK, S_IFCHR, S_IFBLK, 0, 0o170000
 SECOND = 1_000_000_000
 
 
-def column(*values: int) -> inode_fields.Numbers:
+def column(*values: int) -> inode_fields_columns.Numbers:
     return np.array(values, np.int64)
 
 
@@ -43,14 +43,14 @@ def test_times_that_were_seen() -> None:
 
 @given(word, word)
 def test_a_time_of_one_and_of_many(low: int, extra: int) -> None:
-    seconds, nano = inode_fields.decode_times(column(low), column(extra))
+    seconds, nano = inode_fields_columns.decode_times(column(low), column(extra))
     assert int(seconds[0]) * SECOND + int(nano[0]) == inode_fields.decode_time(low, extra)
 
 
 @given(st.integers(-(2**40), 2**40), st.integers(0, SECOND - 1), st.booleans())
 def test_a_time_is_stored_as_near_as_it_can_be(seconds: int, nano: int, wide: bool) -> None:
     low, extra = inode_fields.encode_time(seconds * SECOND + nano, wide=wide)
-    lows, extras = inode_fields.encode_times((column(seconds), column(nano)), wide=wide)
+    lows, extras = inode_fields_columns.encode_times((column(seconds), column(nano)), wide=wide)
     assert (int(lows[0]), int(extras[0])) == (low, extra)
     stored = inode_fields.decode_time(low, extra)
     highest = 2**34 - 2**31 - 1 if wide else 2**31 - 1
@@ -62,9 +62,9 @@ def test_a_time_is_stored_as_near_as_it_can_be(seconds: int, nano: int, wide: bo
 
 @given(mode, word, word)
 def test_sizes_and_devices_of_one_and_of_many(mode: int, one: int, two: int) -> None:
-    size = int(inode_fields.decode_sizes(column(mode), column(one), column(two & 0x7FFFFFFF))[0])
+    size = int(inode_fields_columns.decode_sizes(column(mode), column(one), column(two & 0x7FFFFFFF))[0])
     assert size == inode_fields.decode_size(mode, one, two & 0x7FFFFFFF)
-    major, minor = inode_fields.decode_devices(column(mode), column(one), column(two))
+    major, minor = inode_fields_columns.decode_devices(column(mode), column(one), column(two))
     assert (int(major[0]), int(minor[0])) == inode_fields.decode_device(mode, one, two)
 
 
@@ -106,7 +106,7 @@ def test_rounded_times_are_those_that_are_stored(times: tuple[int, int, int, int
 @pytest.mark.parametrize("size", [2, 130, 132, 0xFFFC])
 def test_an_extra_area_that_leaves_the_inode(size: int) -> None:
     raw = bytes(128) + size.to_bytes(2, "little") + bytes(126)
-    assert inode_fields.bad_extra_sizes(column(size), 128).all()
+    assert inode_fields_columns.bad_extra_sizes(column(size), 128).all()
     with pytest.raises(CorruptError, match="inode 12: i_extra_isize"):
         parse_inode(raw, 12)
 
@@ -177,7 +177,7 @@ def test_the_readers_raise_the_first_violation_of_any_inode(
     raw = inode(mode, extra_size=extra, target=b"t" * 30, i_flags=flags, i_size=size, i_blocks=sectors, i_file_acl=acl)
     found = [str(violation) for violation in inode_violations(raw, 12, block_size=1024)]
     assert found[:1] == read_as_readers_do(raw)
-    assert found == [] or not inode_fields.bad_extra_sizes(column(extra), 128).any() or "i_extra_isize" in found[0]
+    assert found == [] or not inode_fields_columns.bad_extra_sizes(column(extra), 128).any() or "i_extra_isize" in found[0]
 
 
 def test_an_inode_without_extra_area() -> None:

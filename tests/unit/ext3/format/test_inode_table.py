@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from ext3.constants import S_IFBLK, S_IFDIR, S_IFREG
 from ext3.errors import CorruptError
 from ext3.format.inode import Stat, parse_inode
-from ext3.format.inode_table import decode_columns, nanoseconds, pack_table, stats_of
+from ext3.format.inode_table_columns import decode_columns, nanoseconds, pack_table, stats_of
 
 NOW = 1_600_000_000
 

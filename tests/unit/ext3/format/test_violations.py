@@ -4,7 +4,8 @@ import pytest
 
 from ext3.errors import CorruptError
 from ext3.format.geometry import Geometry
-from ext3.format.group_desc import LOCATIONS, group_ranges_overlap, outside_group, read_groups
+from ext3.format.group_desc import LOCATIONS
+from ext3.format.group_desc_columns import group_ranges_overlap, outside_group, read_group_columns
 from ext3.format.superblock import limit_violations, parse_superblock, read_superblock, superblock_violations
 from ext3.format.violation import Violation
 
@@ -91,17 +92,17 @@ def test_metadata_outside_of_its_group(field):
     superblock = image.superblock
     geometry = superblock.geometry
     count = geometry.inode_table_blocks if field == "bg_inode_table" else 1
-    first = int(geometry.group_first[1])
-    last = first + int(geometry.group_blocks[1]) - count
+    first = geometry.first_block(1)
+    last = first + geometry.block_count(1) - count
     for block, outside in ((first, False), (first - 1, True), (last, False), (last + 1, True), (0, True), (0xFFFFFFFF, True)):
         image.set_group(1, **{field: block})
-        assert outside_group(superblock, read_groups(image.device, superblock), field).tolist() == [False, outside]
+        assert outside_group(superblock, read_group_columns(image.device, superblock), field).tolist() == [False, outside]
 
 
 def test_metadata_that_overlaps():
     image = volume()
     superblock = image.superblock
-    groups = read_groups(image.device, superblock).copy()
+    groups = read_group_columns(image.device, superblock).copy()
     assert not group_ranges_overlap(superblock, groups)
     groups["bg_block_bitmap"][1] = groups["bg_inode_table"][1] + 3
     assert group_ranges_overlap(superblock, groups)
@@ -112,11 +113,11 @@ def test_a_backup_can_be_read_with_its_descriptors():
     primary = image.superblock
     backup = read_superblock(image.device, block=8193, block_size=1024)
     assert (backup.geometry, backup.uuid, backup.group_number) == (primary.geometry, primary.uuid, 1)
-    own = read_groups(image.device, primary)
-    assert (read_groups(image.device, backup, copy=1) == own).all()
+    own = read_group_columns(image.device, primary)
+    assert (read_group_columns(image.device, backup, copy=1) == own).all()
     image.set_group(1, bg_inode_table=9)
-    assert read_groups(image.device, primary)["bg_inode_table"][1] == 9
-    assert (read_groups(image.device, backup, copy=1) == own).all()
+    assert read_group_columns(image.device, primary)["bg_inode_table"][1] == 9
+    assert (read_group_columns(image.device, backup, copy=1) == own).all()
 
 
 def test_a_backup_of_another_block_size_is_none():

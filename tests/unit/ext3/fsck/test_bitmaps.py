@@ -10,7 +10,7 @@ import pytest
 import ext3
 from ext3.check.bitmap_rows import pack_rows, range_text
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
-from ext3.format.group_desc import read_groups
+from ext3.format.group_desc_columns import read_group_columns
 from ext3.format.schema import GROUP_DESC, SUPERBLOCK
 from ext3.fsck.bitmaps import check_bitmaps
 from ext3.fsck.context import Context
@@ -51,7 +51,7 @@ def set_group(image: Image, group: int, **fields: int) -> None:
     for name, value in fields.items():
         GROUP_DESC.view(raw)[0][name] = value
     image.device.write(at, raw)
-    image.groups = read_groups(image.device, image.superblock)
+    image.groups = read_group_columns(image.device, image.superblock)
 
 
 def set_super(image: Image, **fields: int) -> None:
@@ -98,7 +98,7 @@ def test_a_sound_filesystem_is_not_changed(image: Image) -> None:
 
 def test_differences_are_named_in_ranges_of_one_finding(image: Image, pristine: bytes) -> None:
     bit = free_bit(image, 1, "bg_block_bitmap")
-    first = int(image.superblock.geometry.group_first[1])
+    first = image.superblock.geometry.first_block(1)
     flip(image, 1, "bg_block_bitmap", 0, 1, 2, bit, bit + 1, bit + 3)
     free = free_bit(image, 2, "bg_inode_bitmap")
     flip(image, 2, "bg_inode_bitmap", free)
@@ -208,7 +208,7 @@ def test_what_repairs_changed_is_no_fault_and_is_written(image: Image) -> None:
 def test_a_repair_does_not_hide_other_differences(image: Image) -> None:
     bit = free_bit(image, 1, "bg_block_bitmap")
     flip(image, 1, "bg_block_bitmap", bit)
-    block = int(image.superblock.geometry.group_first[1]) + bit
+    block = image.superblock.geometry.first_block(1) + bit
     context = checked(image, prepare=lambda context: context.census.used.__setitem__(block, False))
     assert messages(context) == [f"group 1: block bitmap differs: -{block}"]
 

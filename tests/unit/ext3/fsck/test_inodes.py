@@ -106,8 +106,8 @@ def test_used_blocks_are_those_of_the_bitmaps():
         image = sample(journal=journal)
         context = pass_1(image)
         for group in range(image.superblock.groups_count):
-            first = int(image.superblock.geometry.group_first[group])
-            count = int(image.superblock.geometry.group_blocks[group])
+            first = image.superblock.geometry.first_block(group)
+            count = image.superblock.geometry.block_count(group)
             bitmap = image.block(int(image.groups["bg_block_bitmap"][group]))
             bits = np.unpackbits(np.frombuffer(bitmap, np.uint8), bitorder="little")[:count]
             assert np.array_equal(bits.astype(bool), context.census.used[first : first + count])

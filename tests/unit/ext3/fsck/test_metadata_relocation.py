@@ -21,7 +21,7 @@ def test_missing(field):
     image.set_group(1, **{field: 0})
     repair(image)
     group = Inodes(image.data).groups[1]
-    first = int(image.superblock.geometry.group_first[1])
+    first = image.superblock.geometry.first_block(1)
     assert first <= int(group[field]) < first + image.superblock.blocks_per_group
     assert image.read("large") == sample().read("large")
 
@@ -69,7 +69,7 @@ def test_no_room():
     image = sample()
     table = int(image.groups["bg_inode_table"][2])
     image.set_group(2, bg_inode_table=0)
-    group = image.superblock.geometry.group_first[2]
+    group = image.superblock.geometry.columns.group_first[2]
     ino = image["large"]
     pointers = [block for block in range(int(group), image.superblock.blocks_count) if not table <= block < table]
     # A file takes every second block of the group.
@@ -100,7 +100,7 @@ def test_bad_block_of_the_superblock():
     image.core(1)["i_block"][:2] = [1, 2]
     assert codes(repair(image))[:2] == ["bad-block-primary"] * 2
     image = sample()
-    backup = int(image.superblock.geometry.group_first[1])
+    backup = image.superblock.geometry.first_block(1)
     image.core(1)["i_block"][0] = backup
     assert codes(pass_1(image)) == ["bad-block-backup"]
 
@@ -120,7 +120,7 @@ def test_bad_block_of_a_file():
 def test_the_old_place_is_not_given_out_before_the_descriptors_are_written():
     image = sample()
     geometry = image.superblock.geometry
-    old = int(geometry.group_first[1]) + 1
+    old = geometry.first_block(1) + 1
     image.set_group(1, bg_inode_table=old)
     context = pass_1(image, Yes())
     assert "inode-table-conflict" in codes(context)

@@ -68,8 +68,8 @@ def test_a_device_that_lies_is_noticed(place: str) -> None:
     plan = plan_tree(tree_of({b"a": b"data"}), SMALL, STAMP)
     geometry = plan.geometry
     block = {
-        "inode table": int(geometry.inode_table[0]),
-        "block bitmap": int(geometry.block_bitmap[0]),
+        "inode table": int(geometry.columns.inode_table[0]),
+        "block bitmap": int(geometry.columns.block_bitmap[0]),
         "group descriptors": geometry.first_data_block + 1,
         "superblock": geometry.first_data_block,
         "directory block": plan.space.block(int(plan.data_at[0])),

@@ -12,7 +12,7 @@ import pytest
 import ext3
 from ext3.constants import S_IFDIR, S_IFLNK, S_IFREG, Incompat
 from ext3.device.base import MemoryDevice
-from ext3.format import dirent
+from ext3.format import dirent_columns
 from ext3.format.schema import SUPERBLOCK
 from ext3.read import directory_scan
 from ext3.read.directory_scan import Listing, read_directories, read_mapped_directory
@@ -79,7 +79,7 @@ def mapped(filesystem: Filesystem, ino: int) -> list[Entry] | None:
 @pytest.mark.parametrize("block_size", [1024, 2048, 4096])
 @pytest.mark.parametrize("few", [0, 16, 1 << 30])
 def test_what_is_read_together_is_what_is_there(monkeypatch: pytest.MonkeyPatch, block_size: int, few: int) -> None:
-    monkeypatch.setattr(dirent, "FEW", few)
+    monkeypatch.setattr(dirent_columns, "FEW", few)
     with Filesystem.open(io.BytesIO(image(block_size))) as filesystem:
         inos = directories(filesystem)
         found = together(filesystem, inos)
@@ -107,7 +107,7 @@ def test_a_long_list_is_read_in_part(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("few", [0, 16])
 def test_a_damaged_directory_is_left_to_scandir(monkeypatch: pytest.MonkeyPatch, seed: int, few: int) -> None:
-    monkeypatch.setattr(dirent, "FEW", few)
+    monkeypatch.setattr(dirent_columns, "FEW", few)
     chosen = random.Random(seed)
     device = MemoryDevice(image())
     with Filesystem.open(device) as filesystem:
@@ -138,7 +138,7 @@ def test_a_damaged_directory_is_left_to_scandir(monkeypatch: pytest.MonkeyPatch,
 @pytest.mark.parametrize("few", [0, 16])
 def test_a_name_that_leaves_its_record(monkeypatch: pytest.MonkeyPatch, few: int) -> None:
     """Also one whose length would fit if it were counted modulo 256, in the last record of a block."""
-    monkeypatch.setattr(dirent, "FEW", few)
+    monkeypatch.setattr(dirent_columns, "FEW", few)
     builder = ext3.TreeBuilder()
     builder.add(0, b"", S_IFDIR | 0o755, 0, 0, 0, (0,) * 6)
     for number in range(40):

@@ -10,8 +10,8 @@ import ext3
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.errors import CorruptError, PathNotFoundError
-from ext3.format.group_desc import read_groups
-from ext3.format.layout import Table
+from ext3.format.group_desc_columns import read_group_columns
+from ext3.format.layout_columns import Table
 from ext3.format.schema import INODE_EXTRA
 from ext3.format.superblock import Superblock, read_superblock
 from ext3.read.directory_scan import read_directories
@@ -47,7 +47,7 @@ def image() -> MemoryDevice:
 def test_scans_need_no_filesystem() -> None:
     device = image()
     superblock = read_superblock(device)
-    tables = Tables(device, superblock, read_groups(device, superblock))
+    tables = Tables(device, superblock, read_group_columns(device, superblock))
     (listing,) = read_directories(tables, [2])
     assert listing is not None
     inos = [entry.ino for entry in listing.entries if entry.name != b"lost+found"]

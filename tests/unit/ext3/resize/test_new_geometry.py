@@ -8,7 +8,7 @@ import pytest
 
 from ext3.errors import GeometryError
 from ext3.format.geometry import Geometry, plan_geometry
-from ext3.format.layout import Table
+from ext3.format.layout_columns import Table
 from ext3.format.schema import GROUP_DESC
 from ext3.resize.new_geometry import MAX_BLOCKS, geometry_of_size, metadata_end, resized_geometry
 
@@ -18,9 +18,9 @@ MIB = 1 << 20
 def descriptors(geometry: Geometry) -> Table:
     """The descriptors of a fresh filesystem."""
     table = GROUP_DESC.zeros(geometry.groups)
-    table["bg_block_bitmap"] = geometry.block_bitmap
-    table["bg_inode_bitmap"] = geometry.inode_bitmap
-    table["bg_inode_table"] = geometry.inode_table
+    table["bg_block_bitmap"] = geometry.columns.block_bitmap
+    table["bg_inode_bitmap"] = geometry.columns.inode_bitmap
+    table["bg_inode_table"] = geometry.columns.inode_table
     return table
 
 
@@ -32,7 +32,7 @@ def test_inside_the_reserve_nothing_moves() -> None:
     new = resized_geometry(OLD, GROUPS, 3000 * 1024)
     assert new.descriptor_blocks > OLD.descriptor_blocks
     assert new.descriptor_blocks + new.reserved_gdt_blocks == OLD.descriptor_blocks + OLD.reserved_gdt_blocks
-    assert (new.head_blocks[:8] == OLD.head_blocks).all()
+    assert (new.columns.head_blocks[:8] == OLD.columns.head_blocks).all()
     assert (new.resize_inode, new.first_meta_bg) == (True, None)
     assert new.inodes == new.groups * OLD.inodes_per_group
     back = resized_geometry(new, descriptors(new), OLD.blocks)
@@ -44,7 +44,7 @@ def test_beyond_the_reserve_new_descriptors_lie_in_their_groups(reserve: bool) -
     old = replace(OLD, reserved_gdt_blocks=2 if reserve else 0, resize_inode=reserve)
     new = resized_geometry(old, descriptors(old), 3000 * 1024)
     assert (new.resize_inode, new.reserved_gdt_blocks, new.first_meta_bg) == (False, 0, old.descriptor_blocks)
-    assert (new.head_blocks[:8] <= old.head_blocks).all()
+    assert (new.columns.head_blocks[:8] <= old.columns.head_blocks).all()
     # Groups of a meta group have no copy of the descriptors that follow the primary superblock.
     assert new.backup_groups[:10] == [1, 3, 5, 7, 9, 25, 27, 49, 81, 125]
     assert new.leading_backup_groups == [1, 3, 5, 7, 9, 25, 27]
@@ -77,7 +77,7 @@ def test_share_reserved_for_root() -> None:
 @pytest.mark.parametrize("groups", [8, 9])
 def test_short_last_group(groups: int) -> None:
     """Its metadata and 50 blocks at least; group 9 has a backup."""
-    overhead = int(geometry_of_size(OLD, 100_000).group_overhead[groups])
+    overhead = geometry_of_size(OLD, 100_000).overhead(groups)
     start = 1 + groups * 8192
     for rest in (1, overhead, overhead + 49):
         assert resized_geometry(OLD, GROUPS, start + rest).blocks == start
@@ -87,16 +87,16 @@ def test_short_last_group(groups: int) -> None:
 def test_metadata_that_lies_elsewhere_is_not_cut() -> None:
     """The tables of a group with a stride may lie anywhere in it."""
     table = GROUPS.copy()
-    table["bg_inode_table"][5] = OLD.group_first[5] + 6000
-    assert metadata_end(OLD, table, 5) == int(OLD.group_first[5]) + 6000 + OLD.inode_table_blocks
-    start = int(OLD.group_first[5])
+    table["bg_inode_table"][5] = OLD.columns.group_first[5] + 6000
+    assert metadata_end(OLD, table, 5) == OLD.first_block(5) + 6000 + OLD.inode_table_blocks
+    start = OLD.first_block(5)
     assert resized_geometry(OLD, table, start + 6400).blocks == start
     assert resized_geometry(OLD, table, start + 6600).blocks == start + 6600
 
 
 def test_a_short_last_group_may_stay() -> None:
     """One that another program made shorter than is asked for here."""
-    odd = geometry_of_size(OLD, 1 + 8 * 8192 + int(OLD.group_overhead[2]) + 3)
+    odd = geometry_of_size(OLD, 1 + 8 * 8192 + OLD.overhead(2) + 3)
     assert odd.groups == 9
     assert resized_geometry(odd, descriptors(odd), odd.blocks).blocks == odd.blocks
     assert resized_geometry(odd, descriptors(odd), odd.blocks + 1).blocks == odd.blocks + 1
@@ -124,7 +124,7 @@ def test_limits() -> None:
     with pytest.raises(GeometryError) as caught:
         resized_geometry(many, table, most + 1)
     assert caught.value.most == most * 4096
-    for blocks in (0, 1, 2, int(large.group_overhead[0]) - 1):
+    for blocks in (0, 1, 2, large.overhead(0) - 1):
         with pytest.raises(GeometryError) as caught:
             resized_geometry(large, table, blocks)
-        assert caught.value.least == int(large.group_overhead[0]) * 4096
+        assert caught.value.least == large.overhead(0) * 4096

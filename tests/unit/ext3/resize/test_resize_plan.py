@@ -34,7 +34,7 @@ def test_least_size_is_exact(ready: Prepared) -> None:
     found = plan(ready.superblock, ready.groups, least.blocks, census=ready.census)
     assert found.new.blocks == least.blocks
     left = int(np.count_nonzero(~ready.census.used[: least.blocks])) - len(found.block_to) - len(found.journal_to)
-    assert left == 0 or found.new.group_blocks[-1] < found.new.group_overhead[-1] + 60
+    assert left == 0 or found.new.columns.group_blocks[-1] < found.new.columns.group_overhead[-1] + 60
     assert least.content_blocks + least.journal_blocks + least.metadata_blocks == least.blocks
     assert least.size_bytes == least.blocks * 1024
     for blocks in (least.blocks - 1, 100, 1, 0):

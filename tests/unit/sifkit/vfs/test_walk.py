@@ -12,7 +12,7 @@ from ext3.errors import CorruptError, PathNotDirectoryError
 from ext3.read import tree_scan
 from ext3.read.directory_scan import read_directories
 from ext3.read.filesystem import Filesystem
-from ext3.read.tree_scan import Listing
+from ext3.read.listing import Listing
 from sifkit.vfs import walk as walk_module
 from sifkit.vfs.errors import DamagedTreeError, TreePathError
 from sifkit.vfs.subtree import Subtree
