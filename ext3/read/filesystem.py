@@ -49,7 +49,7 @@ from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
 from .directory_lookup import find_by_index, find_by_scan
 from .file import FileReader
-from .listing import BlockOwners, Listing, Loaded, is_small, list_directory, load_one
+from .listing import BlockOwners, Listing, Loaded, are_small, list_directory, load_one
 from .path_walk import MAX_COMPONENTS, AnyPath, path_bytes, resolve
 from .totals import StatFS, totals
 
@@ -358,11 +358,12 @@ class Filesystem:
         """
         if self._block_owners is None and not self.writable:
             self._block_owners = BlockOwners()
-        if self._block_owners is not None and len(inos) == 1 and is_small(self, inos[0]):
-            return iter([list_directory(self, inos[0], self._block_owners, stats=stats)])
+        owners = self._block_owners
+        if owners is not None and are_small(self, inos):
+            return (list_directory(self, ino, owners, stats=stats) for ino in inos)
         from . import tree_scan
 
-        return tree_scan.scan_many(self, inos, self._block_owners, stats=stats)
+        return tree_scan.scan_many(self, inos, owners, stats=stats)
 
     def load_many(self, inos: Sequence[int], *, keep_order: bool = True, limit: int = 1 << 16) -> Iterator[Loaded]:
         """Yield each of these files with attributes, and the content of a small file whose blocks are contiguous.

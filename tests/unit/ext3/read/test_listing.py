@@ -9,7 +9,7 @@ import ext3
 from ext3.constants import S_IFDIR, S_IFREG
 from ext3.device.base import MemoryDevice
 from ext3.read import tree_scan
-from ext3.read.listing import BlockOwners, Listing, Loaded, is_small, list_directory, load_one
+from ext3.read.listing import BlockOwners, Listing, Loaded, are_small, list_directory, load_one
 
 STAMP = ext3.Stamp(1_700_000_000, b"u" * 16, b"s" * 16)
 FACTS = (5, 6, 1_700_000_000, 1, 1_700_000_001, 2)
@@ -72,12 +72,17 @@ def test_the_same_as_among_many() -> None:
     data = image()
     assert compare(data) == 0
     with ext3.Filesystem.open(io.BytesIO(data)) as fs:
-        assert [is_small(fs, fs.lookup(name)) for name in ("/", "/few", "/many")] == [True, True, False]
+        many = fs.lookup("/many")
+        assert fs.stat(many).size == 19 << 10
+        assert are_small(fs, [many, many])
+        assert not are_small(fs, [many, many, many])
+        assert are_small(fs, [2] * 48)
+        assert not are_small(fs, [2] * 49)
         (listing,) = fs.scan_many([fs.lookup("/few")])
         assert len(listing.rows) == 30
         again = fs.scan_many([fs.lookup("/few")])
         assert next(again).problem is None
-        assert is_small(fs, 1 << 30)
+        assert are_small(fs, [1 << 30])
         (missing,) = fs.scan_many([1 << 30])
         assert missing.problem is not None
 
