@@ -359,7 +359,7 @@ class Filesystem:
         if self._block_owners is None and not self.writable:
             self._block_owners = BlockOwners()
         owners = self._block_owners
-        if owners is not None and are_small(self, inos):
+        if are_small(self, inos):
             return (list_directory(self, ino, owners, stats=stats) for ino in inos)
         from . import tree_scan
 

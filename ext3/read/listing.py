@@ -87,15 +87,19 @@ def are_small(filesystem: Filesystem, inos: Sequence[int]) -> bool:
     return True
 
 
-def list_directory(filesystem: Filesystem, ino: int, owners: BlockOwners, *, stats: bool) -> Listing:
-    """Return the listing of a directory, with the Stats of its entries unless not wanted. ``owners``: of directory blocks."""
+def list_directory(filesystem: Filesystem, ino: int, owners: BlockOwners | None, *, stats: bool) -> Listing:
+    """Return the listing of a directory, with the Stats of its entries unless not wanted.
+
+    ``owners``: of directory blocks, None while they may change.
+    """
     entries: list[Entry] = []
     problem = None
     blocks = 0
     try:
         found = filesystem.scandir(ino)
         runs = filesystem.data_extents(ino)
-        owners.claim(ino, [*chain.from_iterable(range(start, start + count) for _, start, count in runs)])
+        if owners is not None:
+            owners.claim(ino, [*chain.from_iterable(range(start, start + count) for _, start, count in runs)])
         entries.extend(found)
         blocks = sum(count for _, _, count in runs)
     except OSError as error:

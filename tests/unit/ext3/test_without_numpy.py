@@ -28,6 +28,7 @@ with ext3.Filesystem.open(sys.argv[1], "r+") as fs:
     assert len(fs.list_directory(top).entries) == 200
     assert fs.find_name(top, b"a name of some length 7") is None
     assert fs.statfs().free_inodes == fs.superblock.free_inodes
+    assert len(next(fs.scan_many([fs.root])).rows) == 3
 with ext3.Filesystem.open(sys.argv[1]) as fs:
     assert fs.stat("/file").size == 50_000 and fs.read_bytes("/file")[:256] == bytes(range(256))
     assert fs.xattrs("/file") == {b"user.name": b"value"}

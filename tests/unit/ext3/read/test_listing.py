@@ -87,6 +87,18 @@ def test_the_same_as_among_many() -> None:
         assert missing.problem is not None
 
 
+def test_changes_are_seen_before_they_are_committed() -> None:
+    with ext3.Filesystem.open(io.BytesIO(image()), "r+") as fs:
+        few = fs.lookup("/few")
+        fs.unlink("/few/name 3")
+        fs.create("/few/new")
+        fs.chmod("/few/name 4", 0o600)
+        fs.set_xattr("/few/name 5", b"user.y", b"z" * 300)
+        alone, among = list_directory(fs, few, None, stats=True), next(tree_scan.scan_many(fs, [few], None, stats=True))
+        assert shown(alone) == shown(among) == shown(next(fs.scan_many([few])))
+        assert len(alone.rows) == 30
+
+
 def test_damage_is_told_as_among_many() -> None:
     chance = random.Random(7)
     data = image()
