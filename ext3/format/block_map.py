@@ -6,6 +6,7 @@ file see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
 
 from __future__ import annotations
 
+import re
 import struct
 import sys
 from array import array
@@ -49,6 +50,9 @@ Pointers: TypeAlias = "array[int]"
 """Pointers of a table, 32 bits each; 0 is a hole."""
 Extent = tuple[int, int, int]
 """(logical block, physical block, count) of blocks that follow each other on both sides."""
+
+_search_used = re.compile(rb"[^\0]").search
+"""Search for a pointer that is not a hole, in the bytes of a table."""
 
 
 # -- shape -----------------------------------------------------------------------------------------------------------
@@ -158,21 +162,25 @@ def group_runs(blocks: Iterable[tuple[int, int]]) -> list[Extent]:
 
 
 def table_runs(pointers: Pointers) -> list[Extent]:
-    """Return (index, block, count) of the runs of a table. Most tables are one run."""
+    """Return (index, block, count) of the runs of a table. Most tables are one run, and long holes are skipped at once."""
     count = len(pointers)
     first = pointers[0] if count else 0
     if first and pointers[-1] == first + count - 1 and pointers == consecutive(first, count):
         return [(0, first, count)]
     runs: list[Extent] = []
-    start = first = following = 0  # a row of holes counts as a run of block 0
-    for index, block in enumerate(pointers):
-        if block != following:
-            if first:
-                runs.append((start, first, index - start))
-            start, first = index, block
-        following = block and block + 1
-    if first:
-        runs.append((start, first, count - start))
+    data = pointers.tobytes()
+    at = 0
+    while at < count:
+        first = pointers[at]
+        if not first:
+            used = _search_used(data, at * POINTER_SIZE)
+            at = used.start() // POINTER_SIZE if used else count
+            continue
+        end = at + 1
+        while end < count and pointers[end] - first == end - at:
+            end += 1
+        runs.append((at, first, end - at))
+        at = end
     return runs
 
 
