@@ -19,7 +19,6 @@ from ..constants import DIRECT_BLOCKS, IND_SLOT, N_BLOCKS, POINTER_SIZE
 from ..device.base import BlockDevice
 from ..errors import CorruptError
 from .inode import Inode, check_map_flags
-from .violation import Violation
 
 if TYPE_CHECKING:
     from .superblock import Superblock
@@ -258,14 +257,10 @@ class PointerBounds(NamedTuple):
         """Return whether a block is in range."""
         return self.first <= block < self.end
 
-    def violation(self, block: int, name: str) -> Violation:
-        """Return the violation of a pointer, called ``name``, that is out of range."""
-        return Violation(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
-
     def check(self, block: int, name: str) -> None:
-        """Raise CorruptError if the pointer is out of range."""
+        """Raise CorruptError if the pointer, called ``name``, is out of range."""
         if not self.holds(block):
-            raise self.violation(block, name).error
+            raise CorruptError(self.where, name, block, f"a block from {self.first} to {self.end - 1}")
 
     def runs(self, pointers: Pointers, name: str, base: int = 0) -> list[Extent]:
         """Return (index, block, count) of the runs. Raise CorruptError for the first pointer that is out of range.
