@@ -62,7 +62,7 @@ class Cut:
                 if self._descend(child, level - 1, first):
                     pointers[index] = 0
                     changed = True
-        if not any(pointers):
+        if pointers == empty_pointers(len(pointers)):
             self.tables.append(block)
             return True
         if changed:
