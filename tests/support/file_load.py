@@ -183,6 +183,14 @@ def links(top: str, chance: random.Random, count: int) -> None:
         _say(0, lambda: [(name, os.stat(name).st_nlink) for name in sorted(os.listdir("."))])
         _say(0, lambda: os.rename("other", "open"))
     print(_read("open"))
+    os.mkfifo("fifo")
+    _say(0, lambda: os.link("fifo", "pipe"))
+    _say(0, lambda: os.stat("pipe").st_nlink)
+    _say(0, lambda: os.unlink("fifo"))
+    _write("fifo", "a file now")
+    _say(0, lambda: (os.stat("pipe").st_nlink, _read("fifo")))
+    _say(0, lambda: os.rename("pipe", "fifo"))
+    _say(0, lambda: stat.S_IFMT(os.stat("fifo").st_mode))
     _make_again()
 
 

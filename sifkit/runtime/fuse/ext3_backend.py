@@ -150,10 +150,12 @@ class Ext3Backend:
         return Entry(node, 0, self._shown(found))
 
     def _linked_node(self, directory: int, name: bytes) -> int | None:
-        """Return the node of a file or symlink that has other names, if the kernel has it. Whiteouts have them, too, unused."""
+        """Return the node of a file that has other names, if the kernel has it. Those of whiteouts are not used."""
         ino = self.filesystem.find_name(directory, name)
         found = None if ino is None else self.filesystem.stat(ino)
-        if found is None or found.links < 2 or modes.S_IFMT(found.mode) not in (modes.S_IFREG, modes.S_IFLNK):
+        if found is None or found.links < 2 or modes.S_ISDIR(found.mode):
+            return None
+        if modes.S_ISCHR(found.mode) and found.major == found.minor == 0:
             return None
         return _node(found) if _node(found) in self._counts else None
 

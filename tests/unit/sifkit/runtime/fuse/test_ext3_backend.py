@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import ext3
-from ext3.constants import S_IFCHR
+from ext3.constants import S_IFBLK, S_IFCHR, S_IFIFO, S_IFSOCK
 
 if not sys.platform.startswith("linux"):
     pytest.skip("containers run on Linux only", allow_module_level=True)
@@ -182,8 +182,12 @@ def test_removed_names_of_files_that_have_others_are_reported(image: Path) -> No
         assert backend.rename(upper, b"new", upper, b"a", replace=True, exchange=False, whiteout=False) == file
         assert backend.unlink(upper, b"b") == file and backend.is_known(file)
         assert backend.again(file).node == file
-        for name in (b"mark", b"a", b"c"):  # not a file, and the last names
+        for name in (b"mark", b"a", b"c"):  # a whiteout, and the last names
             assert backend.unlink(upper, name) is None
+        for mode, device in ((S_IFIFO, (0, 0)), (S_IFSOCK, (0, 0)), (S_IFCHR, (1, 3)), (S_IFBLK, (0, 0))):
+            special = backend.make_node(upper, b"special", mode | 0o600, device).node
+            backend.link(special, upper, b"link")
+            assert backend.unlink(upper, b"special") == special and backend.unlink(upper, b"link") is None
         backend.forget(other, 1)
         assert not backend.is_known(other) and backend.is_known(file)
 
