@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from functools import cached_property, partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, cast
 
 from ext3 import hostio
 
@@ -144,7 +144,9 @@ class Reader:
                 rows = self._rows(found)
             else:
                 attributed = self.xattr_table is not None
-                rows = [_row((name, node, FILE_TYPES[kind], None, attributed)) for name, node, kind, _ in found.entries]
+                rows = cast("list[TreeRow[int]]", found.entries)
+                for position, (name, node, kind, _) in enumerate(found.entries):  # in place: names may be many
+                    rows[position] = _row((name, node, FILE_TYPES[kind], None, attributed))
             yield TreeListing(directory, rows, found.problem, found.stored_bytes)
 
     def _rows(self, listing: DirectoryListing) -> list[TreeRow[int]]:

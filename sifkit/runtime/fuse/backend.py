@@ -16,6 +16,7 @@ __all__ = [
     "Entry",
     "FilesystemTotals",
     "ListedName",
+    "Names",
     "WritableBackend",
     "format_bits",
     "is_shown_xattr",
@@ -59,6 +60,14 @@ class ListedName(NamedTuple):
     ino: int
     file_type: int
     position: int = 0
+
+
+class Names(Protocol):
+    """Names of a directory, in the order in which they are read."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int, /) -> ListedName: ...
 
 
 class AttributeChanges(NamedTuple):
@@ -122,7 +131,7 @@ class Backend(Protocol):
         """Return start and length of what is no hole in a file, in order, with a hole between any two."""
         ...
 
-    def list_directory(self, node: int, /) -> Sequence[ListedName]:
+    def list_directory(self, node: int, /) -> Names:
         """Return the names of a directory without ``.`` and ``..``; the same ones while the kernel reads it in parts."""
         ...
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from threading import Thread
 
-from .backend import Attributes, Backend, Entry, ListedName
+from .backend import Attributes, Backend, Entry, ListedName, Names
 from .protocol import (
     ATTR_OUT,
     DIRENT,
@@ -203,7 +203,7 @@ class Server:
     def begin(self, opcode: int) -> None:
         """Called when a request was read. ``thread``: the thread that waits for its answer."""
 
-    def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
+    def names_of(self, node: int, handle: int, cookie: int) -> Names:
         """Return the names of an open directory, which is read from ``cookie`` on."""
         return self.backend.list_directory(node)
 

@@ -6,15 +6,15 @@ by node. What it has read it keeps itself, for the tree never changes.
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections import OrderedDict
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from contextlib import suppress
-from functools import cached_property
 from threading import Lock
 from typing import Generic, TypeVar
 
 from ...vfs.file_tree import FileTree, OpenFile, Row, Stat
-from .backend import Attributes, Entry, FilesystemTotals, ListedName, format_bits, is_shown_xattr
+from .backend import Attributes, Entry, FilesystemTotals, ListedName, Names, format_bits, is_shown_xattr
 from .node_numbers import NodeNumbers
 from .protocol import encode_device
 
@@ -48,7 +48,7 @@ class TreeBackend(Generic[N]):
         self.owner = owner
         self._numbers: NodeNumbers[N] = NodeNumbers(tree.root)
         self._files: _Recent[int, OpenFile] = _Recent(OPEN_FILES)
-        self._listings: _Recent[int, _Listed[N]] = _Recent(LISTED_NAMES, size=lambda listed: len(listed.names) + 1)
+        self._listings: _Recent[int, Sequence[Row[N]]] = _Recent(LISTED_NAMES, size=lambda rows: len(rows) + 1)
         self._xattrs: _Recent[int, Mapping[bytes, bytes]] = _Recent(XATTR_SETS)
 
     @property
@@ -56,22 +56,22 @@ class TreeBackend(Generic[N]):
         return VALID_SECONDS
 
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:
-        listed = self._listings.peek(directory)
-        if listed is None:
+        rows = self._listings.peek(directory)
+        if rows is None:
             above = self._numbers.node(directory)
             if self.tree.stat(above).size < SMALL_DIRECTORY:
                 with suppress(OSError):  # the name may be before what is damaged
-                    listed = self._listing(directory)
-            if listed is None:
+                    rows = self._listing(directory)
+            if rows is None:
                 node = self.tree.find_name(above, name)
                 return None if node is None else self._entry(node, self.tree.stat(node))
-        position = listed.positions.get(name)
-        if position is None:
+        position = bisect_left(rows, name, key=lambda row: row.name)
+        if position == len(rows) or rows[position].name != name:
             return None
-        stat = self._row_stat(listed.rows[position])
+        stat = self._row_stat(rows[position])
         if isinstance(stat, OSError):
             raise stat
-        return self._entry(listed.rows[position].node, stat)
+        return self._entry(rows[position].node, stat)
 
     def forget(self, node: int, count: int, /) -> None:
         if self._numbers.forget(node, count):
@@ -94,11 +94,14 @@ class TreeBackend(Generic[N]):
     def _file(self, node: int) -> OpenFile:
         return self._files.get(node, lambda: self.tree.open_file(self._numbers.node(node)))
 
-    def list_directory(self, node: int, /) -> Sequence[ListedName]:
-        return self._listing(node).names
+    def list_directory(self, node: int, /) -> Names:
+        return _RowNames(self._listing(node), self._listed_name)
+
+    def _listed_name(self, row: Row[N], position: int) -> ListedName:
+        return ListedName(row.name, self._ino(self._row_stat(row)), format_bits(row.file_type), position)
 
     def entry(self, directory: int, listed: ListedName, /) -> Entry | None:
-        row = self._listing(directory).rows[listed.position]
+        row = self._listing(directory)[listed.position]
         stat = self._row_stat(row)
         return None if isinstance(stat, OSError) else self._entry(row.node, stat)
 
@@ -125,19 +128,15 @@ class TreeBackend(Generic[N]):
         blocks = -(-found.total_bytes // BLOCK_SIZE)
         return FilesystemTotals(blocks, 0, 0, found.inodes, 0, BLOCK_SIZE)
 
-    def _listing(self, node: int) -> _Listed[N]:
+    def _listing(self, node: int) -> Sequence[Row[N]]:
         return self._listings.get(node, lambda: self._scan(node))
 
-    def _scan(self, node: int) -> _Listed[N]:
+    def _scan(self, node: int) -> Sequence[Row[N]]:
         directory = self._numbers.node(node)
         (listing,) = self.tree.scan_many([directory], stats=self.tree.stat(directory).size < LARGE_DIRECTORY)
         if listing.problem is not None:
             raise listing.problem
-        names = [
-            ListedName(row.name, self._ino(self._row_stat(row)), format_bits(row.file_type), index)
-            for index, row in enumerate(listing.rows)
-        ]
-        return _Listed(names, listing.rows)
+        return listing.rows
 
     def _entry(self, node: N, stat: Stat) -> Entry:
         return Entry(self._numbers.hand_out(node), 0, self._attributes(stat))
@@ -165,16 +164,18 @@ class TreeBackend(Generic[N]):
         return stat.ino ^ (abs(stat.dev) & 0xFFFF) << LAYER_SHIFT
 
 
-class _Listed(Generic[N]):
-    """Directory: the names as the kernel gets them, and its rows; ``positions`` of names among them."""
+class _RowNames(Generic[N]):
+    """Names of the rows of a directory, each made when it is asked for: all would take as much memory as the rows."""
 
-    def __init__(self, names: Sequence[ListedName], rows: Sequence[Row[N]]) -> None:
-        self.names = names
-        self.rows = rows
+    def __init__(self, rows: Sequence[Row[N]], named: Callable[[Row[N], int], ListedName]) -> None:
+        self._rows = rows
+        self._named = named
 
-    @cached_property
-    def positions(self) -> Mapping[bytes, int]:
-        return {one.name: one.position for one in self.names}
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int, /) -> ListedName:
+        return self._named(self._rows[index], index)
 
 
 class _Recent(Generic[K, V]):

@@ -11,10 +11,10 @@ import os
 import signal
 import stat
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Literal
 
-from .backend import AttributeChanges, Attributes, Entry, ListedName, WritableBackend
+from .backend import AttributeChanges, Attributes, Entry, ListedName, Names, WritableBackend
 from .protocol import (
     ATTR_OUT,
     ENTRY_OUT,
@@ -69,7 +69,7 @@ class WritableServer(Server):
         super().__init__(fd, backend, report=report)
         self.writable = backend
         self.wanted = WANTED & ~InitFlag.NO_OPENDIR_SUPPORT | InitFlag.HANDLE_KILLPRIV_V2
-        self._snapshots: dict[int, Sequence[ListedName]] = {}
+        self._snapshots: dict[int, Names] = {}
         self._next_handle = 1
         self._is_busy = False
         self._is_commit_asked = False
@@ -394,7 +394,7 @@ class WritableServer(Server):
         self._snapshots.pop(int.from_bytes(body[:8], "little"), None)
         return ()
 
-    def names_of(self, node: int, handle: int, cookie: int) -> Sequence[ListedName]:
+    def names_of(self, node: int, handle: int, cookie: int) -> Names:
         if cookie == 0 and handle in self._snapshots:  # from the beginning again
             self._snapshots[handle] = self.backend.list_directory(node)
         return self._snapshots.get(handle) or ()
