@@ -9,6 +9,8 @@ import errno
 from array import array
 from dataclasses import dataclass
 
+import numpy as np
+
 from ext3.edit.filesystem import WritableFilesystem
 
 from ..vfs.errors import MissingPathError
@@ -49,10 +51,8 @@ def change_owner(filesystem: WritableFilesystem, change: OwnerChange) -> int:
             changed.append(top)
         if is_dir(stat):
             changed.extend(walked.row.node for walked in walk(filesystem, top) if is_changed(stat_of(walked.row)))
-    before, count = 0, 0
-    for ino in sorted(changed):
-        if ino != before:  # a file is found by each of its names
-            filesystem.chown(ino, change.uid, change.gid)
-            count += 1
-        before = ino
-    return count
+    # A file is found by each of its names.
+    inos = np.unique(np.array(changed, np.uint32))
+    for ino in inos:
+        filesystem.chown(int(ino), change.uid, change.gid)
+    return len(inos)
