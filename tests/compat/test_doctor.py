@@ -216,6 +216,20 @@ def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | No
     assert done.returncode == (0 if ways[0] else 1)
 
 
+@pytest.mark.parametrize(("broken", "fact"), [("write_id_maps", "user_namespace"), ("mount", "user_mount")])
+def test_apparmor_is_named(broken: str, fact: str) -> None:
+    """On Ubuntu 24.04 a namespace is made, and nobody can be mapped into it; the restriction may show only at a mount, too."""
+    lines = (
+        "from sifkit.runtime import sys as calls; from sifkit.runtime.host import probing as host",
+        'exec(\'def refuse(*words, **named):\\n  raise PermissionError(13, "Permission denied", "/proc/self/setgroups")\')',
+        f"calls.{broken} = refuse",
+        "host._setting = lambda name: '1' if 'apparmor' in name else ''",
+        "host.Host.is_root = False",
+    )
+    found = json.loads(doctor("; ".join(lines), "--json").stdout)["facts"][fact]
+    assert not found["works"] and "AppArmor" in found["reason"] and "{ userns, }" in found["request"]
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_probe_leaves_no_server(number: int) -> None:
     """Its servers end with it: they are in its namespace, and would keep its mounts for ever."""

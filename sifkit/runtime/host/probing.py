@@ -35,7 +35,12 @@ _RESTRICTIONS = (
 )
 """Settings that forbid user namespaces: file, value, what it means, and what to ask the administrator for."""
 _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
-_APPARMOR_REQUEST = "an AppArmor profile with `userns,` for a python3 of root's: python3 -m venv --copies /opt/sifkit"
+_APPARMOR_REASON = "AppArmor allows it only to programs with a profile for it"
+_APPARMOR_REQUEST = (
+    "an AppArmor profile of a sifkit that root has installed: "
+    "abi <abi/4.0>, profile sifkit /opt/sifkit/bin/sifkit flags=(unconfined) { userns, }"
+)
+"""AppArmor finds the profile of a script by the path of the script, not of its interpreter."""
 
 
 class HostFact(NamedTuple):
@@ -362,13 +367,19 @@ def _why_no_namespace(error: OSError) -> tuple[str, str]:
     for name, value, reason, request in _RESTRICTIONS:
         if _setting(name) == value:
             return reason, request
+    if _is_by_apparmor(error):  # the namespace is made, and nobody can be mapped into it
+        return _APPARMOR_REASON, _APPARMOR_REQUEST
     return f"{error.filename}: {error.strerror}", "user namespaces for plain users"
 
 
 def _why_no_mount(error: OSError) -> tuple[str, str]:
-    if _setting(_APPARMOR) == "1":
-        return "AppArmor takes the rights of user namespaces away", _APPARMOR_REQUEST
+    if _is_by_apparmor(error):
+        return _APPARMOR_REASON, _APPARMOR_REQUEST
     return f"{error.filename}: {error.strerror}", "mounts in user namespaces (a container around this one may forbid them)"
+
+
+def _is_by_apparmor(error: OSError) -> bool:
+    return error.errno in (errno.EACCES, errno.EPERM) and _setting(_APPARMOR) == "1"
 
 
 def _is_initial_user_namespace() -> bool:

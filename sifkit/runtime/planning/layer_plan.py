@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ...errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
 from .config import SiteConfig
-from .request import Caller, HostFacts, ImageFacts, OverlayFacts, RunRequest
+from .request import Caller, Fact, HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
 
 ALSO_RUNS = {"amd64": "386", "arm64": "arm"}
@@ -186,16 +186,11 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
     if host.is_root and host.loop.works and not options.userns:
         return "root"
     if not host.user_namespace.works:
-        hint = "ask the administrator for user namespaces (sifkit doctor shows what is missing)"
-        if request.repeat:
-            import shlex
-
-            command = " ".join(show(shlex.quote(word)) for word in request.repeat)
-            hint = f"with a setuid Apptainer: apptainer {command}"
-        raise NoWayError(f"this host has no user namespaces for you: {host.user_namespace.reason}", hint=hint)
+        what = "this host has no user namespaces for you"
+        raise NoWayError(f"{what}: {host.user_namespace.reason}", hint=_namespace_hint(request, host.user_namespace))
     if not host.user_mount.works:
-        hint = "see sifkit doctor, which says what to ask the administrator for"
-        raise NoWayError(f"nothing can be mounted in a user namespace here: {host.user_mount.reason}", hint=hint)
+        what = "nothing can be mounted in a user namespace here"
+        raise NoWayError(f"{what}: {host.user_mount.reason}", hint=_namespace_hint(request, host.user_mount))
     upper = planned.upper
     is_directory = len(planned.layers) == 1 and planned.layers[0].kind == "directory"
     if is_directory and upper is None:
@@ -220,6 +215,17 @@ def choose_way(request: RunRequest, planned: PlannedLayers, host: HostFacts) -> 
             hint=_read_hint(upper, is_own=options.writable),
         )
     return "unpacked"
+
+
+def _namespace_hint(request: RunRequest, fact: Fact) -> str:
+    """Return what to do without user namespaces, or without a use for them."""
+    hint = f"ask the administrator for {fact.request}" if fact.request else "see: sifkit doctor"
+    if request.repeat:
+        import shlex
+
+        command = " ".join(show(shlex.quote(word)) for word in request.repeat)
+        hint += f"; with a setuid Apptainer: apptainer {command}"
+    return hint
 
 
 def _read_hint(upper: Upper, *, is_own: bool) -> str:

@@ -27,12 +27,14 @@ GpuMaker = Literal["Nvidia", "AMD"]
 
 
 class Fact(Protocol):
-    """Capability of the host: it works, or the reason why not."""
+    """Capability of the host: it works, or the reason why not, and what to ask the administrator for, if that is known."""
 
     @property
     def works(self) -> bool: ...
     @property
     def reason(self) -> str: ...
+    @property
+    def request(self) -> str: ...
 
 
 class HostFacts(Protocol):

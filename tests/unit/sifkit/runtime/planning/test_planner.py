@@ -23,6 +23,7 @@ from sifkit.runtime.planning.run_plan import Layer, Mount, RunPlan, Upper
 class Fact:
     works: bool
     reason: str = "it is broken"
+    request: str = "a mended one"
 
 
 YES, NO = Fact(True), Fact(False)
@@ -322,9 +323,10 @@ def test_hosts_that_do_not_allow_it() -> None:
         kind=NoWayError,
         host=Host(user_namespace=NO),
         request=request,
-        hint="apptainer exec -B '/a b' x.sif ls",
+        hint="ask the administrator for a mended one; with a setuid Apptainer: apptainer exec -B '/a b' x.sif ls",
     )
-    refused("nothing can be mounted in a user namespace here", kind=NoWayError, host=Host(user_mount=NO))
+    hint = "ask the administrator for a mended one"
+    refused("nothing can be mounted in a user namespace here", kind=NoWayError, host=Host(user_mount=NO), hint=hint)
     for host in (Host(fuse=NO), Host(fuse_upper=NO)):
         refused(
             "a.img cannot be written to on this host", overlay("a.img"), kind=NoWayError, host=host, hint="--overlay /a.img:ro"
