@@ -25,7 +25,7 @@ MOUNTS = "/proc/self/mountinfo"
 
 
 def current_caller(environment: Mapping[str, str]) -> Caller:
-    """Return the caller. Raises FileNotFoundError if his working directory was deleted."""
+    """Return the caller."""
     from ...sif.format.types import Arch
 
     uid, gid = os.geteuid(), os.getegid()
@@ -34,6 +34,7 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         name, home, gecos, shell = entry.pw_name, entry.pw_dir, entry.pw_gecos, entry.pw_shell
     except KeyError:
         name, home, gecos, shell = str(uid), environment.get("HOME") or "/", "", ""
+    cwd = _real_directory()
     groups = ((number, _group_name(number)) for number in os.getgroups())
     return Caller(
         uid=uid,
@@ -41,8 +42,8 @@ def current_caller(environment: Mapping[str, str]) -> Caller:
         name=name,
         group=_group_name(gid) or str(gid),
         home=home or "/",
-        cwd=_working_directory(environment),
-        real_cwd=os.getcwd(),
+        cwd=_working_directory(environment, cwd),
+        real_cwd=cwd,
         terminal=_terminal(),
         groups=tuple(one for one in groups if one[1]),
         gecos=gecos,
@@ -60,12 +61,19 @@ def _group_name(number: int) -> str:
         return ""
 
 
-def _working_directory(environment: Mapping[str, str]) -> str:
-    """Return the working directory as the shell calls it, with its links, if that is right."""
-    cwd = os.getcwd()
+def _real_directory() -> str:
+    """Return the working directory without links; empty if it was deleted."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""
+
+
+def _working_directory(environment: Mapping[str, str], cwd: str) -> str:
+    """Return the working directory ``cwd`` as the shell calls it, with its links, if that is right."""
     shown = environment.get("PWD", "")
     try:
-        if shown.startswith("/") and "/../" not in f"{shown}/" and os.path.samefile(shown, cwd):
+        if cwd and shown.startswith("/") and "/../" not in f"{shown}/" and os.path.samefile(shown, cwd):
             return os.path.normpath(shown)
     except OSError:
         pass

@@ -118,7 +118,7 @@ def plan_mounts(
     if site.user_bind_control:
         planned.mounts += _libraries_and_programs(request)
     _add_user_binds(planned, request, site, skipped, binds)
-    if not contained and "cwd" not in skipped and not options.cwd:
+    if not contained and "cwd" not in skipped and not options.cwd and request.caller.cwd:
         _add_working_directory(planned, request, site)
     return planned
 

@@ -58,7 +58,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
     )
     environment, environment_notes = _environment(request, mounts, binds)
     drops_capabilities, capability_notes = _drops_capabilities(request, site)
-    cwd, cwd_required = _working_directory(request, mounts.home)
+    cwd, cwd_required, cwd_notes = _working_directory(request, mounts.home)
     return RunPlan(
         way=way,
         layers=layers.layers,
@@ -86,6 +86,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
             *namespace_notes,
             *capability_notes,
             *mounts.notes,
+            *cwd_notes,
             *environment_notes,
             *_gpu_notes(request),
         ),
@@ -151,10 +152,12 @@ def _namespaces(options: RunOptions, site: SiteConfig, way: Way) -> tuple[frozen
 
 
 def _drops_capabilities(request: RunRequest, site: SiteConfig) -> tuple[bool, tuple[str, ...]]:
-    """Return whether the command gets no capabilities, by the user's choice or the site's for root, and notes."""
+    """Return whether the command gets no capabilities, as a plain user or by the choice of root or the site, and notes."""
     options = request.options
-    if options.no_privs or options.fakeroot or request.caller.uid != 0:
-        return options.no_privs and not options.fakeroot, ()
+    if options.fakeroot:
+        return False, ()
+    if options.no_privs or request.caller.uid != 0:
+        return True, ()
     if site.root_default_capabilities == "full" or options.keep_privs:
         return False, ()
     if site.root_default_capabilities == "no":
@@ -213,14 +216,16 @@ def _account(request: RunRequest, home: str) -> Account:
     )
 
 
-def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...], bool]:
-    """Return the working directories to try, and whether it must be the first."""
+def _working_directory(request: RunRequest, home: str) -> tuple[tuple[str, ...], bool, tuple[str, ...]]:
+    """Return the working directories to try, whether it must be the first, and notes."""
     options = request.options
     if options.cwd:
-        return (posixpath.join("/", options.cwd),), True
+        return (posixpath.join("/", options.cwd),), True, ()
     if options.contain or options.containall or options.compat:
-        return (home,), False
-    return (request.caller.cwd, home), False
+        return (home,), False, ()
+    if not request.caller.cwd:
+        return (home,), False, (f"the working directory was deleted; the command starts in {show(home)}",)
+    return (request.caller.cwd, home), False, ()
 
 
 def gpu_makers(options: RunOptions, site: SiteConfig) -> tuple[GpuMaker, ...]:

@@ -112,8 +112,9 @@ class OverlayFacts(NamedTuple):
 class Caller(NamedTuple):
     """User who runs the command, as the user database of the host has him, and his process.
 
-    ``cwd``: as his shell calls it, with symlinks; ``real_cwd``: without. ``terminal``: device of his terminal, empty if he has
-    none. ``machine``: his host's architecture, in the words of Go; ``emulated``: others whose programs an emulator runs there.
+    ``cwd``: as his shell calls it, with symlinks; ``real_cwd``: without; both are empty if it was deleted. ``terminal``: device
+    of his terminal, empty if he has none. ``machine``: his host's architecture, in the words of Go; ``emulated``: others whose
+    programs an emulator runs there.
     """
 
     uid: int

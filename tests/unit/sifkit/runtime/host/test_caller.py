@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+from pathlib import Path
 
 import pytest
 
@@ -43,3 +44,14 @@ def test_a_user_whom_no_database_knows(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pwd, "getpwuid", no_user)
     found = current_caller({"HOME": "/h"})
     assert (found.name, found.group, found.groups, found.home, found.shell) == ("4321", "4321", (), "/h", "/bin/sh")
+
+
+def test_a_working_directory_that_was_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    found = current_caller({"PWD": str(gone)})
+    assert (found.cwd, found.real_cwd) == (str(gone), str(gone))
+    gone.rmdir()
+    found = current_caller({"PWD": str(gone)})
+    assert (found.cwd, found.real_cwd) == ("", "")

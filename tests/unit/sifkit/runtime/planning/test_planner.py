@@ -426,6 +426,14 @@ def test_directories_that_may_not_be_entered() -> None:
     assert note == "the home directory /denied/me cannot be reached (permission denied); an empty one in memory is shown"
 
 
+def test_a_working_directory_that_was_deleted() -> None:
+    deleted = {"caller": CALLER._replace(cwd="", real_cwd="")}
+    plan = planned(request=deleted)
+    assert plan.cwd == ("/home/alice",) and all(mount.target for mount in plan.mounts)
+    assert plan.notes == ("the working directory was deleted; the command starts in /home/alice",)
+    assert planned(request=deleted, contain=True).notes == planned(request=deleted, cwd="/opt").notes == ()
+
+
 def test_binds_of_the_user_and_the_site() -> None:
     site = SiteConfig(path="conf", bind_path=("/scratch", "/missing:/m", "/etc/hosts"))
     plan = planned(site=site, bind=("/data:/d:ro",), mount=("type=bind,src=/x,dst=/y",), no_mount=("/etc/hosts",))
@@ -590,18 +598,20 @@ def test_fakeroot_in_a_directory_that_is_written_to() -> None:
 
 
 def test_capabilities_are_dropped() -> None:
-    assert planned(no_privs=True, host=ROOT).drops_capabilities and planned(no_privs=True).drops_capabilities
-    assert not planned(no_privs=True, fakeroot=True).drops_capabilities and not planned(host=ROOT).drops_capabilities
-    assert planned(no_privs=True, fakeroot=True, host=ROOT).drops_capabilities
-    assert "capabilities: none" in plan_lines(planned(no_privs=True))
     root = {"caller": CALLER._replace(uid=0)}
+    assert planned().drops_capabilities and not planned(fakeroot=True).drops_capabilities
+    assert planned(no_privs=True, host=ROOT, request=root).drops_capabilities
+    assert not planned(no_privs=True, fakeroot=True).drops_capabilities
+    assert not planned(host=ROOT, request=root).drops_capabilities
+    assert planned(no_privs=True, fakeroot=True, host=ROOT, request=root).drops_capabilities
+    assert "capabilities: none" in plan_lines(planned())
     for value, notes in (("no", 0), ("file", 1)):
         site = SiteConfig(path="conf", root_default_capabilities=value)
         plan = planned(site=site, host=ROOT, request=root)
         assert plan.drops_capabilities and len(plan.notes) == notes
         assert not planned(site=site, host=ROOT, request=root, keep_privs=True).drops_capabilities
         assert planned(site=site, host=ROOT, request=root, keep_privs=True, no_privs=True).drops_capabilities
-        assert not planned(site=site).drops_capabilities and not planned(site=site, fakeroot=True).drops_capabilities
+        assert not planned(site=site, fakeroot=True).drops_capabilities
     refused("--keep-privs is for root", keep_privs=True)
     assert "fakeroot: changes of owners and users succeed, and change nothing" in plan_lines(planned(fakeroot=True))
 
@@ -663,7 +673,7 @@ def test_the_plan_as_text() -> None:
     ):
         assert line in lines
     assert "not isolated: root's capabilities, devices, /sys, processes, shared memory, network" in plan_lines(
-        planned(host=ROOT)
+        planned(host=ROOT, request={"caller": CALLER._replace(uid=0)})
     )
     strict = planned(host=ROOT, containall=True, no_privs=True, network="none")
     assert "not isolated: nothing" in plan_lines(strict)
