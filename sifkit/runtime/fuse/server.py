@@ -75,8 +75,8 @@ CHANGES = frozenset(
         Opcode.TMPFILE,
     }
 )
-FAULTS = frozenset({errno.EIO, errno.EUCLEAN})
-"""Errors of requests that mean that an image cannot be read, or is damaged."""
+FAULTS = frozenset({errno.EIO, errno.EUCLEAN, errno.ENOTCONN, errno.ETIMEDOUT, errno.EREMOTEIO})
+"""Errors of requests that mean that an image is damaged, or that its file cannot be read."""
 SECOND = 1_000_000_000
 NO_ATTRIBUTES = Attributes(0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0)
 FIRST_COOKIE = 2
@@ -104,6 +104,8 @@ class Server:
         self.thread = 0
         self._report = report or (lambda _: None)
         self.tell_fault: Callable[[OSError], None] | None = None
+        self.faults = FAULTS | {errno.ESTALE}
+        """ESTALE: the file was removed on another node. The kernel asks for no node that it has let go."""
         self._ranges: tuple[int, Sequence[tuple[int, int]]] = (0, ())
         """Node that was asked for holes last, and its data: programs ask once for each hole."""
         self._handlers: dict[int, Callable[[int, memoryview], Reply | None]] = {
@@ -162,7 +164,7 @@ class Server:
             reply = handler(node, request[IN_HEADER.size :])
         except OSError as error:
             number = error.errno or errno.EIO
-            if number in FAULTS:
+            if number in self.faults:
                 self.note_fault(error)
             self._fail(unique, number)
             return

@@ -31,7 +31,7 @@ from .protocol import (
     decode_device,
 )
 from .removed_names import METACOPY, NAMELESS, OVERLAY_MARKS, RemovedNames
-from .server import CHANGES, SECOND, WANTED, Reply, Server, packed_attributes
+from .server import CHANGES, FAULTS, SECOND, WANTED, Reply, Server, packed_attributes
 from .waiting_call import called_names
 
 __all__ = ["FULL", "FULL_OF_BYTES", "FULL_OF_INODES", "WritableServer"]
@@ -68,6 +68,7 @@ class WritableServer(Server):
     ) -> None:
         super().__init__(fd, backend, report=report)
         self.writable = backend
+        self.faults = FAULTS
         self.wanted = WANTED & ~InitFlag.NO_OPENDIR_SUPPORT | InitFlag.HANDLE_KILLPRIV_V2
         self._snapshots: dict[int, Names] = {}
         self._next_handle = 1
