@@ -35,7 +35,7 @@ _RESTRICTIONS = (
 )
 """Settings that forbid user namespaces: file, value, what it means, and what to ask the administrator for."""
 _APPARMOR = "kernel/apparmor_restrict_unprivileged_userns"
-_APPARMOR_REASON = "AppArmor allows it only to programs with a profile for it"
+_APPARMOR_REASON = "AppArmor allows user namespaces only to programs with a profile for them"
 _APPARMOR_REQUEST = (
     "an AppArmor profile of a sifkit that root has installed: "
     "abi <abi/4.0>, profile sifkit /opt/sifkit/bin/sifkit flags=(unconfined) { userns, }"
