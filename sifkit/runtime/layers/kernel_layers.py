@@ -47,6 +47,8 @@ class KernelLayers:
         self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
+        self._lengths: dict[Layer | Upper, tuple[int, int]] = {}
+        """Descriptors of images that are mounted, and how long their files were."""
         self._binds: set[str] = set()
         """Mount points of directories of the host, in which others may be mounted."""
 
@@ -150,8 +152,25 @@ class KernelLayers:
                 os.fsync(written.image)
             except OSError as error:
                 failed = failed or unwritten(written.upper.name, error)
+        failed = self._cut_image() or failed
         if failed is not None:
             raise failed
+
+    def _cut_image(self) -> LaunchError | None:
+        """Return an error if another program has cut the file of what was written to; say it of the others."""
+        failed = None
+        for image, (fd, length) in self._lengths.items():
+            found = os.fstat(fd).st_size
+            if found >= length:
+                continue
+            from ..images.image_place import ImagePlace
+
+            reason = f"its file was cut to {found:,} bytes by another program"  # or less: the kernel has written to it since
+            if isinstance(image, Upper):
+                failed = unwritten(image.name, OSError(errno.EIO, reason), check=ImagePlace.of(image).fsck("-fn"))
+            else:
+                self.notify(f"not all of {show(image.name)} could be read: {reason}")
+        return failed
 
     def _finish(self, written: _WrittenLayer) -> None:
         """Bring the layer that was written to to storage, and say if it is full. Raises OSError."""
@@ -182,6 +201,7 @@ class KernelLayers:
         try:
             flags = sys.MS_NODEV | sys.MS_NOSUID | (0 if write else sys.MS_RDONLY)
             self._mount(image.name, path, point, kind, flags, image=image)
+            self._lengths[image] = fd, os.fstat(fd).st_size
         finally:
             os.close(device)
         return path
