@@ -207,6 +207,14 @@ def nameless(top: str, _: random.Random, count: int) -> None:
         _say(0, lambda name=name: os.stat(name).st_nlink)
         os.close(fd)
     os.close(os.open(".", os.O_TMPFILE | os.O_RDWR, 0o600))
+    for name in names:  # replaced as a whole, by a file that is still open
+        fd = os.open(".", os.O_TMPFILE | os.O_RDWR, 0o640)
+        os.write(fd, f"{name} again".encode())
+        os.link(f"/proc/self/fd/{fd}", "complete", src_dir_fd=fd)
+        _say(0, lambda: os.stat("complete").st_nlink)
+        _say(0, lambda name=name: os.rename("complete", name))
+        _say(0, lambda fd=fd, name=name: (os.fstat(fd).st_nlink, _read(name)))
+        os.close(fd)
     for step in (7, 11, 13):
         for number in range(len(names)):
             name = names[number * step % len(names)]

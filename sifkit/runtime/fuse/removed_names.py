@@ -228,6 +228,8 @@ class RemovedNames:
         found = self._names[key]
         others: list[int | None] = [node for node in found.nodes if node != present]
         meant = self._meant(key, present, called)
+        if key[1] == NAMELESS:  # that of the target of a rename is asked for in any case
+            meant.sort(key=lambda node: not self.links.has_one_of(node, called[-1:]))
         if meant and key[1] not in called[:1]:
             return [*meant, *(node for node in others if node not in meant), present]
         if key[1] == NAMELESS and others:

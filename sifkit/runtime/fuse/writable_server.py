@@ -206,7 +206,7 @@ class WritableServer(Server):
         if present is not None:
             self.backend.forget(present, 1)
         again = None if answer is None else self.writable.again(answer)
-        return (self._pack_entry(again, is_kept=False),)
+        return (self._pack_entry(again, is_kept=name == NAMELESS),)  # which is never looked up as a name
 
     def _linked(self, directory: int, name: bytes, found: Entry | None) -> Entry | None:
         """Note a name that the kernel sees, if it is one of several of a file; return the entry."""

@@ -37,6 +37,9 @@ def test_a_file_that_got_its_name_late_is_the_one_in_the_call() -> None:
     for node, name in files.items():
         assert names.answer(ME, (1, NAMELESS), None, (b"new", name)) == node
         names.other_request(ME)
+    assert names.answer(ME, (1, NAMELESS), None, (b"x", b"z")) == NEW  # that of the target is asked for in any case
+    names.other_request(ME)
+    assert names.answer(ME, (1, NAMELESS), None, (b"z", b"x")) == OLDER
 
 
 def test_a_rename_of_a_link_to_the_first_name_asks_for_both() -> None:
