@@ -10,8 +10,10 @@ from pathlib import Path
 from ...support.sessions import empty_image
 
 SCRIPT = """
+import shutil
 import sys
 import ext3
+from ext3.edit.inode_filesystem import InodeFilesystem
 
 with ext3.Filesystem.open(sys.argv[1], "r+") as fs:
     top = fs.mkdir_at(fs.root, b"d")
@@ -35,6 +37,14 @@ with ext3.Filesystem.open(sys.argv[1]) as fs:
     assert len(list(fs.scandir("/d"))) == 198
     assert [row.name for row in next(fs.scan_many([fs.root])).rows] == [b"d", b"file", b"lost+found"]
     assert next(fs.load_many([fs.lookup("/file")], limit=0)).xattrs
+with InodeFilesystem.open_for_changes(sys.argv[1], late_checkpoint=True) as fs:
+    fs.create_at(fs.root, b"logged")
+    fs.sync()
+    shutil.copyfile(sys.argv[1], sys.argv[2])
+with ext3.Filesystem.open(sys.argv[2]) as fs:  # through its log
+    assert fs.needs_recovery and fs.lookup("/logged")
+with ext3.Filesystem.open(sys.argv[2], "r+") as fs:  # which is replayed
+    assert fs.lookup("/logged")
 loaded = [name for name in sys.modules if name.partition(".")[0] == "numpy"]
 assert not loaded, loaded
 """
@@ -45,4 +55,4 @@ def test_files_are_read_and_changed(tmp_path: Path) -> None:
     device = empty_image()
     image.write_bytes(bytes(device.read(0, device.size)))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    subprocess.run([sys.executable, "-c", SCRIPT, image], check=True, env=environment)
+    subprocess.run([sys.executable, "-c", SCRIPT, image, tmp_path / "copy"], check=True, env=environment)
