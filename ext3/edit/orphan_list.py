@@ -169,7 +169,7 @@ def delete_inode(session: Session, ino: int) -> None:
     if _has_map(session, inode):
         _map_editor(session, inode).truncate(0)
     if inode.stat.file_acl:
-        release_block(session, inode.stat.file_acl, PointerBounds.of(session.superblock, f"inode {ino}"))
+        release_block(session, inode.stat.file_acl, PointerBounds.of(session.fixed, f"inode {ino}"))
     gone = dict.fromkeys(("i_links_count", "i_size", "i_size_high", "i_blocks", "i_file_acl", "i_block"), 0)
     dtime = min(max(1, session.seconds), MASK32)
     session.write_inode(ino, patch_inode(session.read_inode(ino), **gone, i_dtime=dtime))
@@ -205,12 +205,12 @@ def _map_end(session: Session, inode: Inode) -> int:
     """Return the logical block behind the last one an inode has, 0 for one that has no map."""
     if not _has_map(session, inode):
         return 0
-    superblock = session.superblock
+    superblock = session.fixed
     return read_inode_map(session.device, superblock, inode, map_limit(superblock.block_size)).extents.end
 
 
 def _map_editor(session: Session, inode: Inode) -> BlockMapEditor:
-    superblock = session.superblock
+    superblock = session.fixed
     return BlockMapEditor(
         session,
         inode.i_block,

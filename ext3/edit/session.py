@@ -121,6 +121,11 @@ class Session:
         return self._super.present(self.blocks.total_free, self.inodes.total_free)
 
     @property
+    def fixed(self) -> Superblock:
+        """Superblock with the counts of the opening, as ``superblock`` takes longer to make: for what no allocation changes."""
+        return self._super.fixed
+
+    @property
     def free_counts(self) -> tuple[int, int]:
         """Free blocks and inodes."""
         return self.blocks.total_free, self.inodes.total_free

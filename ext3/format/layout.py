@@ -12,7 +12,6 @@ the number given: checked at import.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -108,15 +107,15 @@ class Layout:
 class Record:
     """One structure in a buffer: fields by name, as ints, bytes and lists. In a writable buffer they can be set.
 
-    A number for an array sets all of it. A value that does not fit its field raises struct.error; shorter bytes are padded
-    with zeros.
+    A number for an array sets all of it. A value that does not fit its field raises struct.error, a buffer of bytes TypeError;
+    shorter bytes are padded with zeros.
     """
 
     __slots__ = ("_buffer", "_offset", "_places")
 
     def __init__(self, places: dict[str, _Place], buffer: bytes | bytearray | memoryview, offset: int) -> None:
         self._places = places
-        self._buffer = buffer
+        self._buffer: Any = buffer
         self._offset = offset
 
     def __getitem__(self, name: str) -> Any:
@@ -126,13 +125,10 @@ class Record:
 
     def __setitem__(self, name: str, value: Any) -> None:
         at, packer, count = self._places[name]
-        buffer = self._buffer
-        assert not isinstance(buffer, bytes), "a record of bytes is not writable"
         if not count:
-            values: Iterable[Any] = (value,)
+            packer.pack_into(self._buffer, self._offset + at, value)
         else:
-            values = [value] * count if isinstance(value, int) else value
-        packer.pack_into(buffer, self._offset + at, *values)
+            packer.pack_into(self._buffer, self._offset + at, *([value] * count if isinstance(value, int) else value))
 
 
 def _letters(field: NamedField) -> str:
