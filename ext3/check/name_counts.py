@@ -64,7 +64,8 @@ def count_names(
             continue
         raw = data.tobytes() + bytes(MIN_REC_LEN)
         columns = read_dirent_columns(raw, first, block_size=block_size, inodes=inodes)
-        for row in np.unique(columns.damaged)[:NAMED_ROWS].tolist():
+        # np.unique and np.setdiff1d would load numpy.ma, for nothing.
+        for row in sorted(set(columns.damaged.tolist()))[:NAMED_ROWS]:
             found.append(Violation(f"directory inode {owner[row]}, block {logical[rows][row]}", "records", "damaged", "sound"))
         inos = columns.inodes.astype(np.int64)
         of = owner[columns.at // block_size]
@@ -75,7 +76,8 @@ def count_names(
         census.add_names(inos)
         child = (census.mode[inos] & S_IFMT) == S_IFDIR
         parent[inos[child]] = of[child]
-        heads = np.setdiff1d(np.flatnonzero(first), columns.damaged)
+        heads = np.flatnonzero(first)
+        heads = heads[~np.isin(heads, columns.damaged)]
         own, above = _dots(data, heads)
         for row in np.flatnonzero(own != owner[heads])[:NAMED_ROWS].tolist():
             number = owner[heads][row]

@@ -7,39 +7,35 @@ Source: e2fsprogs ``lib/ext2fs/res_gdt.c``.
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator
 
-import numpy as np
-import numpy.typing as npt
-
 from ..constants import DIND_SLOT, N_BLOCKS, S_IFREG, SECTOR
-from .block_map import indirect_trees
+from .block_map import Pointers, empty_pointers, indirect_trees
 from .geometry import Geometry
 from .inode import InodeRecord
 
 __all__ = ["reserved_blocks", "resize_blocks", "resize_record"]
 
-Rows = npt.NDArray[np.uint32]
 
-
-def reserved_blocks(geometry: Geometry) -> npt.NDArray[np.int64]:
+def reserved_blocks(geometry: Geometry) -> range:
     """Return the reserved blocks behind the primary descriptors."""
     first = geometry.first_data_block + 1 + geometry.descriptor_blocks
-    return np.arange(first, first + geometry.reserved_gdt_blocks, dtype=np.int64)
+    return range(first, first + geometry.reserved_gdt_blocks)
 
 
-def resize_blocks(geometry: Geometry, map_at: int) -> Iterator[tuple[int, Rows]]:
-    """Yield (first block, pointers, a row for each block) of the map in block ``map_at``, and of the reserved blocks."""
+def resize_blocks(geometry: Geometry, map_at: int) -> Iterator[tuple[int, list[Pointers]]]:
+    """Yield (first block, the pointers of each block) of the map in block ``map_at``, and of the reserved blocks."""
     pointers = geometry.pointers_per_block
     primary = reserved_blocks(geometry)
-    double = np.zeros((1, pointers), np.uint32)
-    double[0, (primary - geometry.first_data_block - 1) % pointers] = primary
-    yield map_at, double
-    backups = np.array(geometry.backup_groups[:pointers], np.int64)
-    if len(primary) and len(backups):
-        rows = np.zeros((len(primary), pointers), np.uint32)
-        rows[:, : len(backups)] = primary[:, None] + backups[None, :] * geometry.blocks_per_group
-        yield int(primary[0]), rows
+    double = empty_pointers(pointers)
+    for block in primary:
+        double[(block - geometry.first_data_block - 1) % pointers] = block
+    yield map_at, [double]
+    starts = [group * geometry.blocks_per_group for group in geometry.backup_groups[:pointers]]
+    if primary and starts:
+        rest = empty_pointers(pointers - len(starts))
+        yield primary[0], [array("I", [block + start for start in starts]) + rest for block in primary]
 
 
 def resize_record(geometry: Geometry, map_at: int, *, now: int) -> InodeRecord:

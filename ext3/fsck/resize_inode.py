@@ -12,6 +12,7 @@ import numpy as np
 from ..check.census import system_ranges
 from ..constants import DIND_SLOT, RESIZE_INO, S_IFMT, S_IFREG, Compat
 from ..errors import CorruptError, DeviceError, NoSpaceError
+from ..format.block_map import pack_pointers
 from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
 from ..format.schema import INODE_CORE
 from .context import Context
@@ -71,7 +72,8 @@ def _fault(context: Context, raw: bytes) -> tuple[str, str] | None:
     if any(first <= map_at < first + count for first, count in system_ranges(superblock, context.groups)):
         return f"i_block[{DIND_SLOT}] is {map_at}", "no block of the filesystem's metadata"
     size = context.block_size
-    for first, rows in resize_blocks(geometry, map_at):
+    for first, tables in resize_blocks(geometry, map_at):
+        rows = np.array(tables, np.uint32)
         if first + len(rows) > superblock.blocks_count:
             return f"block {first + len(rows) - 1} is reserved", f"< {superblock.blocks_count}"
         try:
@@ -110,9 +112,9 @@ def rebuild_resize_inode(context: Context) -> None:
         context.leave(RESIZE_NO_SPACE, PLACE)
         return
     # Without backups the reserved blocks list nothing.
-    contents = dict.fromkeys(reserved_blocks(geometry).tolist(), bytes(context.block_size))
-    for first, rows in resize_blocks(geometry, map_at):
-        contents |= {block: pointers.astype("<u4").tobytes() for block, pointers in enumerate(rows, first)}
+    contents = dict.fromkeys(reserved_blocks(geometry), bytes(context.block_size))
+    for first, tables in resize_blocks(geometry, map_at):
+        contents |= {block: pack_pointers(pointers) for block, pointers in enumerate(tables, first)}
     for block, data in contents.items():
         # What files had in the reserved blocks was copied: their inodes lead to the copies before these are overwritten.
         context.storage.write_block(block, data, Stage.NEW if block == map_at else Stage.MAPS)

@@ -15,6 +15,7 @@ import numpy.typing as npt
 from ..constants import SUPERBLOCK_OFFSET
 from ..device.base import BlockDevice, FileDevice
 from ..device.writeback import WriteBehind
+from ..format.block_map import pack_pointers
 from ..format.indirect_blocks_columns import dense_counts
 from ..progress import Progress
 from ..workers import MAX_JOBS, Advance, cut, parallel_map, workers_for
@@ -155,7 +156,7 @@ def _write_group_metadata(plan: Plan, device: BlockDevice) -> None:
     else:
         device.make_zero(0, SUPERBLOCK_OFFSET)
     for block, rows in metadata.resize_blocks():
-        device.write(block * size, rows.tobytes())
+        device.write(block * size, b"".join(map(pack_pointers, rows)))
     for block, bits in metadata.bitmaps():
         device.write(block * size, bits)
     descriptors = metadata.descriptors().ljust(geometry.descriptor_blocks * size, b"\0")

@@ -29,6 +29,7 @@ from ..constants import (
     JournalBlock,
     RoCompat,
 )
+from ..format.block_map import Pointers
 from ..format.jbd_schema import JOURNAL_SUPERBLOCK
 from ..format.resize_inode import resize_blocks
 from ..format.schema import GROUP_DESC, SUPERBLOCK
@@ -172,7 +173,7 @@ class Metadata:
         row["s_uuid"] = np.void(plan.stamp.uuid)
         return table.tobytes()
 
-    def resize_blocks(self) -> Iterator[tuple[int, npt.NDArray[np.uint32]]]:
+    def resize_blocks(self) -> Iterator[tuple[int, list[Pointers]]]:
         """Yield (block number, pointers) of the resize inode's map and of the reserved descriptor blocks."""
         plan = self.plan
         if plan.resize_map_at is not None:

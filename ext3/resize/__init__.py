@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .application import ResizeResult, apply
+    from .interruption import is_unfinished
+    from .move_plan import MinimumSize, minimum_size
     from .prepared import Prepared, prepare
-    from .resize_plan import MinimumSize, ResizePlan, minimum_size, plan
-    from .unfinished import finish, is_unfinished
+    from .resize_plan import ResizePlan, plan
+    from .unfinished import finish
 
 __all__ = [
     "MinimumSize",
@@ -36,8 +38,10 @@ __all__ = [
 _HOME = {
     ".application": ("ResizeResult", "apply"),
     ".prepared": ("Prepared", "prepare"),
-    ".resize_plan": ("MinimumSize", "ResizePlan", "minimum_size", "plan"),
-    ".unfinished": ("finish", "is_unfinished"),
+    ".interruption": ("is_unfinished",),
+    ".move_plan": ("MinimumSize", "minimum_size"),
+    ".resize_plan": ("ResizePlan", "plan"),
+    ".unfinished": ("finish",),
 }
 _MODULE_OF = {name: module for module, names in _HOME.items() for name in names}
 

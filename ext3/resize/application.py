@@ -12,26 +12,22 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from ..device.base import BlockDevice, ResizableDevice
 from ..errors import DeviceError, NeedsCheckError
 from ..format.geometry import Geometry
-from ..format.group_desc_columns import group_table
 from ..progress import Progress, Silent
 from .backup_copies import mark_first_backup, write_backups
-from .bad_blocks import check_bad_blocks, write_bad_blocks
-from .block_moves import BlockMover, Moves
-from .inode_moves import InodeMover, read_names
-from .journal_relocation import move_journal
+from .interruption import is_unfinished
 from .new_groups import new_descriptors, write_new_groups
 from .preconditions import check_last_group, open_for_resize, resize_map_block
-from .references import read_references
 from .resize_plan import ResizePlan
 from .switch import drop_resize_inode, finish_groups, restore_resize_inode, switch_geometry
 from .transactions import Transactions
-from .unfinished import is_unfinished
+
+if TYPE_CHECKING:
+    from .moving import Mover
 
 __all__ = ["ResizeResult", "apply"]
 
@@ -66,7 +62,7 @@ def apply(
         raise NeedsCheckError("is not the one that was planned for")
     if is_unfinished(device, opened.superblock):
         raise NeedsCheckError("was interrupted while it was resized")
-    check_last_group(device, opened.superblock, group_table(opened.groups))
+    check_last_group(device, opened.superblock, opened.groups)
     if device_bytes is not None and device_bytes > device.size:
         _set_size(device, device_bytes)
     if not plan.nothing:
@@ -93,48 +89,18 @@ class _Application:
         self.progress = progress
         self.changes = changes
         self.before = self.changes.raw
-        self.superblock, self.groups = changes.superblock, changes.groups
-        self.map_at = resize_map_block(changes.device, self.superblock, self.groups)
-        if plan.moves_something:
-            self._plan_moves()
-        if plan.bad_blocks is not None:
-            check_bad_blocks(changes, plan.bad_blocks)
+        self.map_at = resize_map_block(changes.device, changes.superblock, changes.groups)
+        self.mover: Mover | None = None
+        if plan.moves is not None:
+            from .moving import Mover  # with numpy
 
-    def _plan_moves(self) -> None:
-        plan, changes = self.plan, self.changes
-        moves, numbers = Moves(plan.block_from, plan.block_to), Moves(plan.inode_from, plan.inode_to)
-        found = read_references(self, plan.new.blocks)
-        self.journal_pointers = found.journal
-        if len(np.unique(found.pointers.block)) != len(moves.old):
-            raise NeedsCheckError("is not the one that was planned for")
-        self.blocks = BlockMover(changes, found.pointers, moves)
-        self.inodes: InodeMover | None = None
-        if len(numbers.old):
-            names = read_names(changes, found.directories, plan.new.inodes)
-            if not np.array_equal(np.unique(names.ino), numbers.old):
-                raise NeedsCheckError("is not the one that was planned for")
-            block, start = np.divmod(names.at, plan.old.block_size)
-            at = moves.moved(block) * plan.old.block_size + start
-            self.inodes = InodeMover(changes, names._replace(at=at), numbers)
-
-    def _move(self) -> None:
-        plan = self.plan
-        self.progress.phase("moving", plan.moved_bytes, "bytes")
-        if len(plan.journal_from):
-            move_journal(self.changes, self.journal_pointers, Moves(plan.journal_from, plan.journal_to))
-            self.progress.advance(len(plan.journal_from) * plan.old.block_size)
-        self.blocks.run(self.progress)
-        if self.inodes is not None:
-            self.inodes.run()
-        self.progress.done()
+            self.mover = Mover(changes, plan.moves, plan.new)
 
     def run(self) -> None:
         plan, changes = self.plan, self.changes
         mark_first_backup(self.device, plan.old, plan.new, self.before)
-        if plan.bad_blocks is not None:
-            write_bad_blocks(changes, plan.bad_blocks)
-        if plan.moves_something:
-            self._move()
+        if self.mover is not None:
+            self.mover.run(self.progress)
         self._leave_old_geometry()
         groups = new_descriptors(plan.old, changes.groups, plan.new)
         if plan.new.groups > plan.old.groups:
@@ -155,12 +121,13 @@ class _Application:
         plan, changes = self.plan, self.changes
         if plan.new.blocks < plan.old.blocks:
             end = min(plan.old.blocks, plan.old.first_block(plan.new.groups - 1) + plan.old.blocks_per_group)
-            changes.take_blocks(np.arange(plan.new.blocks, end, dtype=np.int64))
+            changes.take_run(range(plan.new.blocks, end))
             changes.leaked = end - plan.new.blocks
-        if plan.map_to is not None and self.map_at is not None:
-            changes.take_blocks(np.array([plan.map_to], np.int64))
-            changes.free_blocks(np.array([self.map_at], np.int64))
-            self.map_at = plan.map_to
+        map_to = None if plan.moves is None else plan.moves.map_to
+        if map_to is not None and self.map_at is not None:
+            changes.take_run(range(map_to, map_to + 1))
+            changes.free_run(range(self.map_at, self.map_at + 1))
+            self.map_at = map_to
         if plan.replaces_resize_inode and self.map_at is not None:
             drop_resize_inode(changes, self.map_at, free=plan.beyond_reserve)
         changes.settle()

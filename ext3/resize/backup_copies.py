@@ -7,14 +7,13 @@ resize2fs marks the primary superblock. Source: e2fsprogs ``lib/ext2fs/closefs.c
 
 from __future__ import annotations
 
-import numpy as np
-
 from ..constants import STATE_ERROR, STATE_VALID, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..format.geometry import Geometry
-from ..format.layout_columns import Table
+from ..format.group_desc import Groups
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import set_needs_recovery
+from .descriptors import pack_descriptors
 
 __all__ = ["backup_superblock", "mark_first_backup", "write_backups"]
 
@@ -44,18 +43,18 @@ def mark_first_backup(device: BlockDevice, old: Geometry, new: Geometry, raw: by
         device.sync()
 
 
-def write_backups(device: BlockDevice, geometry: Geometry, raw: bytes, groups: Table) -> None:
+def write_backups(device: BlockDevice, geometry: Geometry, raw: bytes, groups: Groups) -> None:
     """Write all backups of the superblock ``raw`` (1024 bytes) and of the descriptors, and sync."""
     size = geometry.block_size
-    table = _padded(geometry, groups)
+    table = pack_descriptors(groups).ljust(geometry.descriptor_blocks * size, b"\0")
     leading = geometry.leading_descriptor_blocks
     for group in geometry.leading_backup_groups:
         for start in range(0, leading, PIECE_BLOCKS):
-            part = table[start : min(leading, start + PIECE_BLOCKS)]
-            device.write(geometry.descriptor_block(start, group) * size, part.tobytes())
+            part = table[start * size : min(leading, start + PIECE_BLOCKS) * size]
+            device.write(geometry.descriptor_block(start, group) * size, part)
     for index in range(leading, geometry.descriptor_blocks):
         for block in geometry.descriptor_copies(index):
-            device.write(block * size, table[index].tobytes())
+            device.write(block * size, table[index * size : (index + 1) * size])
     for group in geometry.backup_groups[1:]:
         device.write(geometry.first_block(group) * size, backup_superblock(raw, group))
     device.sync()
@@ -74,9 +73,3 @@ def _erase_stale(device: BlockDevice, geometry: Geometry, raw: bytes) -> None:
         if found["s_magic"] == own["s_magic"] and found["s_uuid"] == own["s_uuid"]:
             device.write(offset, bytes(SUPERBLOCK_SIZE))
             device.sync()
-
-
-def _padded(geometry: Geometry, groups: Table) -> np.ndarray[tuple[int, int], np.dtype[np.uint8]]:
-    """Return the descriptors as whole blocks, shape (descriptor blocks, block size)."""
-    data = groups.tobytes().ljust(geometry.descriptor_blocks * geometry.block_size, b"\0")
-    return np.frombuffer(data, np.uint8).reshape(geometry.descriptor_blocks, geometry.block_size)

@@ -13,15 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ..constants import BAD_INO, SECTOR
+from ..device.base import BlockDevice
 from ..errors import JournalFullError, NeedsCheckError
 from ..format.block_map import BlockMap, map_limit, read_inode_map
 from ..format.block_map_columns import group_runs
+from ..format.group_desc import Groups
 from ..format.indirect_blocks import dense_count
 from ..format.indirect_blocks_columns import IndirectBlocks
 from ..format.inode import parse_inode
 from ..format.inode_table import inode_offset
+from ..format.layout_columns import Table
 from ..format.schema import INODE_CORE
-from ..read.volume import Volume
+from ..format.superblock import Superblock
 from .transactions import Transactions
 
 __all__ = ["BadBlocks", "check_bad_blocks", "plan_bad_blocks", "read_bad_blocks", "write_bad_blocks"]
@@ -39,12 +42,11 @@ class BadBlocks(NamedTuple):
     freed: Numbers
 
 
-def read_bad_blocks(volume: Volume) -> BlockMap:
+def read_bad_blocks(device: BlockDevice, superblock: Superblock, groups: Groups | Table) -> BlockMap:
     """Return the map of the list of bad blocks. Raises CorruptError, DeviceError."""
-    superblock = volume.superblock
-    raw = volume.device.read(inode_offset(superblock, volume.groups, BAD_INO), superblock.inode_size)
+    raw = device.read(inode_offset(superblock, groups, BAD_INO), superblock.inode_size)
     limit = map_limit(superblock.block_size)
-    return read_inode_map(volume.device, superblock, parse_inode(raw, BAD_INO), limit, where="list of bad blocks")
+    return read_inode_map(device, superblock, parse_inode(raw, BAD_INO), limit, where="list of bad blocks")
 
 
 def plan_bad_blocks(found: BlockMap, end: int, per_block: int, take: Callable[[int], Numbers]) -> BadBlocks:
@@ -66,7 +68,7 @@ def _listed(found: BlockMap) -> Numbers:
 def check_bad_blocks(changes: Transactions, new: BadBlocks) -> None:
     """Raise NeedsCheckError if the list is not the one that was planned for, JournalFullError if the change of it does not fit
     the journal."""
-    found = read_bad_blocks(changes)
+    found = read_bad_blocks(changes.device, changes.superblock, changes.groups)
     before = np.concatenate([_listed(found), np.array(found.indirect, np.int64)])
     after = np.concatenate([new.blocks, np.setdiff1d(new.pointers, new.taken), new.freed])
     if not np.array_equal(np.sort(before), np.sort(after)):

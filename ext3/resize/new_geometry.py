@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from ..errors import GeometryError
 from ..format.geometry import MIN_LAST_GROUP_BLOCKS, Geometry, descriptor_blocks, group_count, reserved_share
-from ..format.layout_columns import Table
+from ..format.group_desc import Groups
 
 __all__ = ["MAX_BLOCKS", "geometry_of_size", "least_last_group", "metadata_end", "resized_geometry"]
 
@@ -43,19 +43,18 @@ def geometry_of_size(old: Geometry, blocks: int) -> Geometry:
     )
 
 
-def metadata_end(old: Geometry, groups: Table, group: int) -> int:
+def metadata_end(old: Geometry, groups: Groups, group: int) -> int:
     """Return the block behind the last one of a group's metadata, wherever its descriptor has it."""
-    row = groups[group]
     ends = (
-        int(old.columns.group_first[group] + old.columns.head_blocks[group]),
-        int(row["bg_block_bitmap"]) + 1,
-        int(row["bg_inode_bitmap"]) + 1,
-        int(row["bg_inode_table"]) + old.inode_table_blocks,
+        old.first_block(group) + old.head_count(group),
+        groups["bg_block_bitmap"][group] + 1,
+        groups["bg_inode_bitmap"][group] + 1,
+        groups["bg_inode_table"][group] + old.inode_table_blocks,
     )
     return max(ends)
 
 
-def least_last_group(old: Geometry, groups: Table, new: Geometry) -> int:
+def least_last_group(old: Geometry, groups: Groups, new: Geometry) -> int:
     """Return the fewest blocks of the last group of ``new``: its metadata, and as many more as mke2fs asks for.
 
     ``groups``: the descriptors that there are, which say where the metadata of old groups lies.
@@ -71,7 +70,7 @@ def least_last_group(old: Geometry, groups: Table, new: Geometry) -> int:
     return least
 
 
-def resized_geometry(old: Geometry, groups: Table, blocks: int) -> Geometry:
+def resized_geometry(old: Geometry, groups: Groups, blocks: int) -> Geometry:
     """Return the geometry of at most ``blocks`` blocks: a last group that is too short for its metadata is left out.
 
     Raises GeometryError for a size that no filesystem of these groups has.

@@ -6,9 +6,6 @@ it needs only the descriptors, the resize inode, and the last group, which gets 
 
 from __future__ import annotations
 
-import numpy as np
-
-from ..check.census_taking import Inventory, take_census
 from ..constants import (
     DIND_SLOT,
     JOURNAL_INO,
@@ -24,28 +21,23 @@ from ..device.base import BlockDevice
 from ..edit.opening import Opened, open_for_changes
 from ..errors import CorruptError, NeedsCheckError, UnsupportedError
 from ..format.bitmap import FREE, GroupBitmap
-from ..format.group_desc import LOCATIONS
-from ..format.group_desc_columns import group_ranges_overlap, group_table, outside_group
+from ..format.block_map import Pointers, parse_pointers
+from ..format.group_desc import LOCATIONS, Groups
 from ..format.inode_table import inode_offset
-from ..format.layout_columns import Table
 from ..format.resize_inode import resize_blocks
 from ..format.schema import INODE_CORE
 from ..format.superblock import Superblock, limit_violations, read_superblock
 from ..journal.log import read_journal
-from ..read.volume import Volume
 
 __all__ = [
     "check_descriptors",
     "check_last_group",
     "check_limits",
     "check_state",
-    "check_whole",
     "open_for_resize",
     "open_tables",
     "resize_map_block",
 ]
-
-SHOWN = 3
 
 
 def check_state(superblock: Superblock, *, dirty: bool = False) -> None:
@@ -78,14 +70,22 @@ def check_limits(device: BlockDevice, superblock: Superblock) -> None:
         raise CorruptError("superblock", "s_inodes_count", superblock.inodes_count, f"at least {superblock.first_ino}")
 
 
-def check_descriptors(superblock: Superblock, groups: Table) -> None:
+def check_descriptors(superblock: Superblock, groups: Groups) -> None:
     """Raise CorruptError or NeedsCheckError unless the metadata of each group lies in it, and apart from the rest."""
-    for field in LOCATIONS:
-        outside = outside_group(superblock, groups, field)
-        if outside.any():
-            group = int(outside.argmax())
-            raise CorruptError(f"group {group}", field, int(groups[field][group]), "a block of the group")
-    if group_ranges_overlap(superblock, groups):
+    geometry = superblock.geometry
+    fields = [(field, groups[field], geometry.inode_table_blocks if field == "bg_inode_table" else 1) for field in LOCATIONS]
+    overlap = False
+    for group in range(geometry.groups):
+        start = geometry.first_block(group)
+        end = start + geometry.block_count(group)
+        behind = start + geometry.head_count(group)
+        for field, places, count in fields:
+            if not start <= places[group] <= end - count:
+                raise CorruptError(f"group {group}", field, places[group], "a block of the group")
+        for first, count in sorted((places[group], count) for _, places, count in fields):
+            overlap |= first < behind
+            behind = first + count
+    if overlap:
         raise NeedsCheckError("has metadata of groups that overlaps")
 
 
@@ -97,11 +97,10 @@ def open_tables(device: BlockDevice, superblock: Superblock) -> Opened:
     """
     check_limits(device, superblock)
     opened = open_for_changes(device)
-    groups = group_table(opened.groups)
-    check_descriptors(superblock, groups)
-    if opened.journal is not None and read_journal(device, superblock, groups).start:
+    check_descriptors(superblock, opened.groups)
+    if opened.journal is not None and read_journal(device, superblock, opened.groups).start:
         raise NeedsCheckError("has a journal that is not empty")
-    resize_map_block(device, superblock, groups)
+    resize_map_block(device, superblock, opened.groups)
     return opened
 
 
@@ -112,40 +111,45 @@ def open_for_resize(device: BlockDevice) -> Opened:
     return open_tables(device, superblock)
 
 
-def resize_map_block(device: BlockDevice, superblock: Superblock, groups: Table) -> int | None:
+def resize_map_block(device: BlockDevice, superblock: Superblock, groups: Groups) -> int | None:
     """Return the block with the map of the resize inode, every pointer of which is as it should be; None without one.
 
     Raises CorruptError.
     """
     geometry, size = superblock.geometry, superblock.block_size
-    core = INODE_CORE.view(device.read(inode_offset(superblock, groups, RESIZE_INO), superblock.inode_size))[0]
-    words = core["i_block"].tolist()
+    core = INODE_CORE.at(device.read(inode_offset(superblock, groups, RESIZE_INO), superblock.inode_size))
+    words = core["i_block"]
     where = f"inode {RESIZE_INO}"
-    map_at = int(words[DIND_SLOT]) if geometry.resize_inode else 0
+    map_at = words[DIND_SLOT] if geometry.resize_inode else 0
     for slot, word in enumerate(words):
         if word and (slot != DIND_SLOT or not geometry.resize_inode):
             raise CorruptError(where, f"i_block[{slot}]", word, 0)
     if not geometry.resize_inode:
         return None
-    if int(core["i_mode"]) & S_IFMT != S_IFREG or not core["i_links_count"]:
+    if core["i_mode"] & S_IFMT != S_IFREG or not core["i_links_count"]:
         raise CorruptError(where, "i_mode", oct(core["i_mode"]), "that of a regular file in use")
     if not superblock.first_data_block < map_at < superblock.blocks_count:
         raise CorruptError(where, f"i_block[{DIND_SLOT}]", map_at, f"< {superblock.blocks_count}")
-    for first, rows in resize_blocks(geometry, map_at):
-        if first + len(rows) > superblock.blocks_count:
-            raise CorruptError(where, "reserved descriptor block", first + len(rows) - 1, f"< {superblock.blocks_count}")
-        found = np.frombuffer(device.read(first * size, len(rows) * size), "<u4").reshape(rows.shape)
-        different = found != rows
-        if first != map_at:
-            different &= rows != 0  # as in a check, slots that lead nowhere do not matter
-        if different.any():
-            row, slot = (int(number) for number in np.argwhere(different)[0])
-            name = f"pointers in block {first + row}[{slot}]"
-            raise CorruptError(where, name, int(found[row, slot]), int(rows[row, slot]))
+    for first, tables in resize_blocks(geometry, map_at):
+        if first + len(tables) > superblock.blocks_count:
+            raise CorruptError(where, "reserved descriptor block", first + len(tables) - 1, f"< {superblock.blocks_count}")
+        data = device.read(first * size, len(tables) * size)
+        for number, want in enumerate(tables):
+            _compare_pointers(where, first + number, parse_pointers(data[number * size : (number + 1) * size]), want, map_at)
     return map_at
 
 
-def check_last_group(device: BlockDevice, superblock: Superblock, groups: Table) -> None:
+def _compare_pointers(where: str, block: int, found: Pointers, want: Pointers, map_at: int) -> None:
+    """Raise CorruptError unless the pointers in a block of the resize inode are those that are wanted."""
+    if found == want:
+        return
+    for slot, (one, other) in enumerate(zip(found, want, strict=True)):
+        # As in a check, slots that lead nowhere do not matter but in the map itself.
+        if one != other and (other or block == map_at):
+            raise CorruptError(where, f"pointers in block {block}[{slot}]", one, other)
+
+
+def check_last_group(device: BlockDevice, superblock: Superblock, groups: Groups) -> None:
     """Check the bitmaps of the last group against its counts, their padding, and its metadata. Raises CorruptError."""
     geometry, size = superblock.geometry, superblock.block_size
     last = geometry.groups - 1
@@ -154,27 +158,17 @@ def check_last_group(device: BlockDevice, superblock: Superblock, groups: Table)
         ("bg_block_bitmap", "bg_free_blocks_count", geometry.block_count(last)),
         ("bg_inode_bitmap", "bg_free_inodes_count", geometry.inodes_per_group),
     ):
-        raw = device.read(int(groups[column][last]) * size, size)
+        raw = device.read(groups[column][last] * size, size)
         bitmap = GroupBitmap(raw, count, where)
         if bitmap.free != groups[counts][last]:
-            raise CorruptError(where, counts, int(groups[counts][last]), bitmap.free)
+            raise CorruptError(where, counts, groups[counts][last], bitmap.free)
         if bitmap.pack() != raw:
             raise CorruptError(where, column, "padding that is not set", "set bits behind the last one")
         if column == "bg_block_bitmap":
             start = geometry.first_block(last)
             head = (start, geometry.head_count(last))
-            places = [head, *((int(groups[field][last]), 1) for field in LOCATIONS[:2])]
-            places.append((int(groups["bg_inode_table"][last]), geometry.inode_table_blocks))
+            places = [head, *((groups[field][last], 1) for field in LOCATIONS[:2])]
+            places.append((groups["bg_inode_table"][last], geometry.inode_table_blocks))
             for first, length in places:
                 if FREE in bitmap.cells[first - start : first - start + length]:
                     raise CorruptError(where, column, f"blocks from {first} on free", "in use: metadata")
-
-
-def check_whole(volume: Volume) -> Inventory:
-    """Return the census of a filesystem, with owners. Raise NeedsCheckError if anything disagrees with it, DeviceError."""
-    inventory = take_census(volume, owners=True)
-    if inventory.violations:
-        shown = "; ".join(str(violation.error) for violation in inventory.violations[:SHOWN])
-        more = len(inventory.violations) - SHOWN
-        raise NeedsCheckError(f"is damaged ({shown}{f'; and {more} more' if more > 0 else ''})")
-    return inventory

@@ -8,41 +8,38 @@ frees them, and ``finish`` does the rest. Source: Linux ``fs/ext4/resize.c``; e2
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
+from collections.abc import Iterable
 
 from ..constants import RESIZE_INO, Compat, Incompat
+from ..format.block_map import pack_pointers
 from ..format.geometry import Geometry
-from ..format.layout_columns import Table
+from ..format.group_desc import Groups
 from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
 from .transactions import Transactions
 
-__all__ = ["drop_resize_inode", "finish_groups", "overhead_blocks", "restore_resize_inode", "switch_geometry"]
-
-Numbers = npt.NDArray[np.int64]
+__all__ = ["drop_resize_inode", "finish_groups", "overhead_blocks", "reserve_places", "restore_resize_inode", "switch_geometry"]
 
 
 def drop_resize_inode(changes: Transactions, map_at: int, *, free: bool) -> None:
     """Drop the resize inode, whose map is in block ``map_at``. ``free``: free all of its blocks, for good, in the same
     transaction as far as the journal holds them."""
     old = changes.superblock.geometry
-    parts = [np.array([map_at], np.int64)]
-    parts += [reserved_blocks(old) + group * old.blocks_per_group for group in (0, *old.backup_groups)]
+    parts = [range(map_at, map_at + 1), *reserve_places(old)]
     changes.write_inode(RESIZE_INO, bytes(old.inode_size))
     changes.set_fields(s_feature_compat=changes.superblock.compat & ~Compat.RESIZE_INODE.value, s_reserved_gdt_blocks=0)
     free_in_steps(changes, parts if free else [])
 
 
-def free_in_steps(changes: Transactions, parts: list[Numbers]) -> None:
-    """Free blocks, each part in one group or few, in transactions that fit the journal."""
+def free_in_steps(changes: Transactions, parts: Iterable[range]) -> None:
+    """Free runs of blocks, each in one group, in transactions that fit the journal."""
     for part in parts:
-        changes.free_blocks(part)
+        changes.free_run(part)
         if 2 * changes.needed > changes.batch_capacity:
             changes.commit()
     changes.commit()
 
 
-def switch_geometry(changes: Transactions, old: Geometry, new: Geometry, groups: Table) -> None:
+def switch_geometry(changes: Transactions, old: Geometry, new: Geometry, groups: Groups) -> None:
     """Write the fields of the new geometry in one sector. ``groups``: the descriptors of all groups of ``new``.
 
     The padding of the old last group is nobody's until ``finish_groups``.
@@ -68,18 +65,24 @@ def finish_groups(changes: Transactions, old: Geometry, new: Geometry) -> None:
     """
     parts = [_old_padding(old, new)]
     changes.leaked = 0
-    both = min(old.groups, new.groups)
-    shorter = np.flatnonzero(old.columns.head_blocks[:both] > new.columns.head_blocks[:both])
-    for group in shorter.tolist():
-        first = new.first_block(group)
-        parts.append(np.arange(first + new.columns.head_blocks[group], first + old.columns.head_blocks[group], dtype=np.int64))
+    for group in range(min(old.groups, new.groups)):
+        first, before, after = new.first_block(group), old.head_count(group), new.head_count(group)
+        if before > after:
+            parts.append(range(first + after, first + before))
     free_in_steps(changes, parts)
 
 
-def _old_padding(old: Geometry, new: Geometry) -> Numbers:
+def reserve_places(geometry: Geometry) -> list[range]:
+    """Return the reserved descriptor blocks of group 0, and their places in the backup groups."""
+    reserve = reserved_blocks(geometry)
+    starts = [group * geometry.blocks_per_group for group in (0, *geometry.backup_groups)]
+    return [range(reserve.start + start, reserve.stop + start) for start in starts]
+
+
+def _old_padding(old: Geometry, new: Geometry) -> range:
     """Return the blocks that a growth adds to the old last group."""
     end = min(new.blocks, old.first_block(old.groups - 1) + old.blocks_per_group)
-    return np.arange(old.blocks, max(end, old.blocks), dtype=np.int64)
+    return range(old.blocks, max(end, old.blocks))
 
 
 def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | None) -> None:
@@ -92,10 +95,10 @@ def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | Non
         size = new.block_size
         # Nobody's blocks until the transaction: they are written in place before it.
         reserve = reserved_blocks(new)
-        if len(reserve) and not new.backup_groups:  # they list nothing
-            changes.device.write(int(reserve[0]) * size, bytes(len(reserve) * size))
-        for first, rows in resize_blocks(new, map_at):
-            changes.device.write(first * size, rows.astype("<u4").tobytes())
+        if reserve and not new.backup_groups:  # they list nothing
+            changes.device.write(reserve[0] * size, bytes(len(reserve) * size))
+        for first, tables in resize_blocks(new, map_at):
+            changes.device.write(first * size, b"".join(map(pack_pointers, tables)))
         changes.device.sync()
         changes.write_inode(RESIZE_INO, resize_record(new, map_at, now=changes.clock()).pack())
         fields["s_feature_compat"] = changes.superblock.compat | Compat.RESIZE_INODE.value
@@ -106,4 +109,4 @@ def restore_resize_inode(changes: Transactions, new: Geometry, map_at: int | Non
 def overhead_blocks(changes: Transactions, geometry: Geometry) -> int:
     """Return the blocks of metadata and of the journal, as mke2fs counts them."""
     journal = 0 if changes.journal is None else changes.journal.maxlen
-    return int(geometry.columns.group_overhead.sum()) + geometry.first_data_block + journal
+    return geometry.blocks - geometry.free_blocks + journal

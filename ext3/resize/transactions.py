@@ -9,28 +9,26 @@ clean until ``settle``: it has to be a private copy.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
+from typing import TYPE_CHECKING, Any
 
 from ..constants import SECTOR, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..edit.opening import Opened
 from ..errors import CorruptError
 from ..format.bitmap import FREE, USED, GroupBitmap
-from ..format.bitmap_columns import change_cells
-from ..format.group_desc_columns import group_table
+from ..format.group_desc import Groups
 from ..format.inode_table import inode_offset
-from ..format.layout_columns import Table
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import Superblock, parse_superblock, set_needs_recovery, write_superblock
 from ..journal.log import Journal
 from ..journal.transaction import LogWriter, log_blocks, write_blocks
+from .descriptors import pack_descriptors
+
+if TYPE_CHECKING:
+    from .scattered_changes import Numbers
 
 __all__ = ["Transactions"]
 
-Numbers = npt.NDArray[np.int64]
 NS = 1_000_000_000
 BATCH_BYTES = 64 << 20
 """Bytes of changed blocks in one transaction that could be several."""
@@ -39,7 +37,7 @@ BATCH_BYTES = 64 << 20
 class Transactions:
     """Changes of the image on ``device``, committed by ``commit``. Numbers are those of blocks and inodes.
 
-    ``superblock`` and ``groups`` (GROUP_DESC rows) are as they will be committed. After an error nothing more may be written.
+    ``superblock`` and the counts of ``groups`` are as they will be committed. After an error nothing more may be written.
     """
 
     def __init__(self, device: BlockDevice, opened: Opened, *, clock: Callable[[], int], journaled: bool = True) -> None:
@@ -51,7 +49,7 @@ class Transactions:
         """Blocks that are marked as used and belong to nobody for now. The superblock counts them as free, so that ``finish``
         finds them after an interruption."""
         self.superblock: Superblock = opened.superblock
-        self.groups: Table = group_table(opened.groups).copy()
+        self.groups = Groups(opened.groups.raw, len(opened.groups))
         self.clock = clock
         self._log: LogWriter | None = None
         if opened.journal is not None and journaled:
@@ -108,57 +106,62 @@ class Transactions:
     def _adopt(self, raw: bytes) -> None:
         self.superblock = parse_superblock(raw, device_size=self.device.size)
 
+    def take_run(self, blocks: range) -> None:
+        """Mark a run of free blocks in one group as used. Raises CorruptError if one is in use."""
+        self._change_run(blocks, FREE, USED)
+
+    def free_run(self, blocks: range) -> None:
+        """Mark a run of blocks in one group as free. Raises CorruptError if one is free already."""
+        self._change_run(blocks, USED, FREE)
+
+    def _change_run(self, blocks: range, before: int, after: int) -> None:
+        if blocks:
+            superblock = self.superblock
+            group, index = divmod(blocks.start - superblock.first_data_block, superblock.blocks_per_group)
+            bitmap = self.bitmap("bg_block_bitmap", "bg_free_blocks_count", group)
+            bitmap.change(index, len(blocks), before, after)
+            self.count("bg_free_blocks_count", group, len(blocks) if after == FREE else -len(blocks))
+
+    def count(self, field: str, group: int, more: int) -> None:
+        """Change a count of a group."""
+        self.groups[field][group] += more
+        self._changed_groups.add(group)
+
     def take_blocks(self, blocks: Numbers) -> None:
-        """Mark free blocks as used. Raises CorruptError if one is in use."""
-        self._change_blocks(blocks, FREE, USED)
+        """Mark free blocks, in any order, as used. Raises CorruptError if one is in use."""
+        from .scattered_changes import change_blocks  # with numpy
+
+        change_blocks(self, blocks, FREE, USED)
 
     def free_blocks(self, blocks: Numbers) -> None:
-        """Mark blocks as free. Raises CorruptError if one is free already."""
-        self._change_blocks(blocks, USED, FREE)
+        """Mark blocks, in any order, as free. Raises CorruptError if one is free already."""
+        from .scattered_changes import change_blocks
 
-    def _change_blocks(self, blocks: Numbers, before: int, after: int) -> None:
-        superblock = self.superblock
-        group, index = np.divmod(blocks - superblock.first_data_block, superblock.blocks_per_group)
-        self._change("bg_block_bitmap", "bg_free_blocks_count", group, index, before, after)
+        change_blocks(self, blocks, USED, FREE)
 
     def take_inodes(self, inos: Numbers, *, directories: Numbers) -> None:
         """Mark free inodes as used; ``directories``: those of them that are directories. Raises CorruptError."""
-        self._change_inodes(inos, directories, FREE, USED)
+        from .scattered_changes import change_inodes
+
+        change_inodes(self, inos, directories, FREE, USED)
 
     def free_inodes(self, inos: Numbers, *, directories: Numbers) -> None:
         """Mark inodes as free. Raises CorruptError if one is free already."""
-        self._change_inodes(inos, directories, USED, FREE)
+        from .scattered_changes import change_inodes
 
-    def _change_inodes(self, inos: Numbers, directories: Numbers, before: int, after: int) -> None:
-        per_group = self.superblock.inodes_per_group
-        group, index = np.divmod(inos - 1, per_group)
-        self._change("bg_inode_bitmap", "bg_free_inodes_count", group, index, before, after)
-        step = 1 if after == USED else -1
-        for number, count in zip(*np.unique((directories - 1) // per_group, return_counts=True), strict=True):
-            self.groups["bg_used_dirs_count"][number] = int(self.groups["bg_used_dirs_count"][number]) + step * int(count)
+        change_inodes(self, inos, directories, USED, FREE)
 
-    def _change(self, column: str, counts: str, group: Numbers, index: Numbers, before: int, after: int) -> None:
-        order = np.argsort(group, kind="stable")
-        group, index = group[order], index[order]
-        numbers, starts = np.unique(group, return_index=True)
-        for number, low, count in zip(numbers.tolist(), starts.tolist(), np.diff(starts, append=len(group)), strict=True):
-            bitmap = self._bitmap(column, counts, number)
-            some = index[low : low + count]
-            change_cells(bitmap, some, before, after)
-            step = -len(some) if after == USED else len(some)
-            self.groups[counts][number] = int(self.groups[counts][number]) + step
-            self._changed_groups.add(number)
-
-    def _bitmap(self, column: str, counts: str, group: int) -> GroupBitmap:
+    def bitmap(self, column: str, counts: str, group: int) -> GroupBitmap:
+        """Return a bitmap of a group, which may be changed. Raises CorruptError if the group's count is not that of it."""
         found = self._bitmaps[column].get(group)
         if found is None:
             geometry = self.superblock.geometry
             is_blocks = column == "bg_block_bitmap"
             count = geometry.block_count(group) if is_blocks else geometry.inodes_per_group
             name = f"{'block' if is_blocks else 'inode'} bitmap of group {group}"
-            found = GroupBitmap(self.read(int(self.groups[column][group])), count, name)
+            found = GroupBitmap(self.read(self.groups[column][group]), count, name)
             if found.free != self.groups[counts][group]:
-                raise CorruptError(f"group {group}", counts, int(self.groups[counts][group]), found.free)
+                raise CorruptError(f"group {group}", counts, self.groups[counts][group], found.free)
             self._bitmaps[column][group] = found
         return found
 
@@ -218,11 +221,11 @@ class Transactions:
         blocks, size, geometry = self._blocks, self.block_size, self.superblock.geometry
         for column, known in self._bitmaps.items():
             for group, bitmap in known.items():
-                blocks[int(self.groups[column][group])] = bitmap.pack()
+                blocks[self.groups[column][group]] = bitmap.pack()
         per_block = geometry.descriptors_per_block
         for index in sorted({group // per_block for group in self._changed_groups}):
             block = geometry.descriptor_block(index)
-            rows = self.groups[index * per_block : (index + 1) * per_block].tobytes()
+            rows = pack_descriptors(self.groups, index * per_block, (index + 1) * per_block)
             blocks[block] = rows + self.read(block)[len(rows) :]
         row = SUPERBLOCK.at(self._stored)
         if self._fields or any(row[name] != count for name, count in self._free_counts().items()):
@@ -232,8 +235,8 @@ class Transactions:
 
     def _free_counts(self) -> dict[str, int]:
         return {
-            "s_free_blocks_count": int(self.groups["bg_free_blocks_count"].sum(dtype=np.int64)) + self.leaked,
-            "s_free_inodes_count": int(self.groups["bg_free_inodes_count"].sum(dtype=np.int64)),
+            "s_free_blocks_count": sum(self.groups["bg_free_blocks_count"]) + self.leaked,
+            "s_free_inodes_count": sum(self.groups["bg_free_inodes_count"]),
         }
 
     def _packed(self) -> bytes:
@@ -280,7 +283,7 @@ class Transactions:
         if self._in_use:
             self._mark(used=False)
 
-    def switch(self, groups: Table, *, leaked: int, **fields: Any) -> None:
+    def switch(self, groups: Groups, *, leaked: int, **fields: Any) -> None:
         """Change the geometry: ``fields`` of the superblock, and the counts of ``groups``, in one write of one sector.
 
         ``leaked``: blocks that are nobody's in the new geometry. What that needs is on storage by then; of the changes before,

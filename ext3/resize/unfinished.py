@@ -1,9 +1,9 @@
 """Resizes that were interrupted, and what is left to do of them.
 
-The sign of one: the first backup of the superblock is marked (``backup_copies``), or has other numbers than the primary one. A
-filesystem of one group has no backup to mark: there the superblock counts as many more blocks as free than the group does, as
-there are that belong to nobody, or none, and a journal is to be replayed. What is left: such blocks, marked as used, a journal,
-a resize inode to be made again, the copy of the journal's inode, and backups.
+The sign of one: the first backup of the superblock (``interruption``). A filesystem of one group has none: there the superblock
+counts as many more blocks as free than the group does, as there are that belong to nobody, or none, and a journal is to be
+replayed. What is left: such blocks, marked as used, a journal, a resize inode to be made again, the copy of the journal's
+inode, and backups.
 """
 
 from __future__ import annotations
@@ -17,61 +17,30 @@ import numpy.typing as npt
 from ..check.bitmap_rows import bitmap_kinds, compare_bitmaps
 from ..check.census import Census, counts_by_group
 from ..check.census_taking import take_census
-from ..constants import EXT3_MAGIC, JOURNAL_BACKUP_BLOCKS, STATE_ERROR, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
+from ..constants import JOURNAL_BACKUP_BLOCKS
 from ..device.base import BlockDevice
 from ..edit.opening import open_for_changes
-from ..errors import Ext3Error, NeedsCheckError
+from ..errors import NeedsCheckError
 from ..format.geometry import Geometry
-from ..format.group_desc_columns import read_group_columns
-from ..format.layout_columns import Table
-from ..format.resize_inode import reserved_blocks
-from ..format.schema import INODE_CORE, SUPERBLOCK
-from ..format.superblock import Superblock, parse_superblock, read_superblock
+from ..format.group_desc import read_groups
+from ..format.schema import INODE_CORE
+from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
 from .backup_copies import write_backups
+from .interruption import unfinished_geometry
 from .journal_relocation import journal_backup
 from .new_geometry import geometry_of_size
 from .preconditions import check_descriptors, check_limits, check_state, open_tables, resize_map_block
-from .switch import free_in_steps, restore_resize_inode
+from .switch import free_in_steps, reserve_places, restore_resize_inode
 from .transactions import Transactions
+from .whole import Tables, tables_of
 
-__all__ = ["finish", "is_unfinished"]
+__all__ = ["finish"]
 
 Numbers = npt.NDArray[np.int64]
 
 _LEAKS = ("bg_block_bitmap", "bg_free_blocks_count")
 """Fields in which blocks that belong to nobody show."""
-_FIELDS = ("s_blocks_count", "s_inodes_count", "s_reserved_gdt_blocks", "s_first_meta_bg")
-
-
-def is_unfinished(device: BlockDevice, superblock: Superblock) -> bool:
-    """Return whether the first backup says that a resize of the filesystem was interrupted. Raises DeviceError."""
-    return _first_backup(device, superblock) is not None
-
-
-def _first_backup(device: BlockDevice, superblock: Superblock) -> Geometry | None:
-    """Return the geometry in the first backup, if the backup is of this filesystem, and marked or of another geometry."""
-    geometry, size = superblock.geometry, superblock.block_size
-    if not geometry.has_super(1):
-        return None
-    offset = (geometry.first_data_block + geometry.blocks_per_group) * size
-    if offset + SUPERBLOCK_SIZE > device.size:
-        return None
-    raw, own = device.read(offset, SUPERBLOCK_SIZE), device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)
-    copy, primary = SUPERBLOCK.record(raw), SUPERBLOCK.record(own)
-    if copy["s_magic"] != EXT3_MAGIC or copy["s_uuid"] != primary["s_uuid"] or copy["s_block_group_nr"] != 1:
-        return None
-    try:
-        found = parse_superblock(raw, device_size=1 << 63).geometry
-    except Ext3Error:
-        return None
-    same = not copy["s_state"] & STATE_ERROR and all(copy[name] == primary[name] for name in _FIELDS)
-    if same and found.resize_inode == geometry.resize_inode and found.first_meta_bg == geometry.first_meta_bg:
-        return None
-    shape = ("block_size", "first_data_block", "blocks_per_group", "inodes_per_group", "inode_size", "sparse_super")
-    if geometry.groups == 1 and any(getattr(found, name) != getattr(geometry, name) for name in shape):
-        return None  # left behind by an older filesystem
-    return found
 
 
 def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> bool:
@@ -87,7 +56,7 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     if problem is not None:
         raise problem
     found = read_superblock(view)
-    before = _first_backup(view, found)
+    before = unfinished_geometry(view, found)
     counted = 0
     if before is None:
         if found.geometry.backup_groups:
@@ -97,7 +66,7 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
             return False
     try:
         check_state(found, dirty=True)
-        census, leaks = _leaks(_Tables(view, found))
+        census, leaks = _leaks(_tables(view, found))
     except NeedsCheckError:
         if before is None:
             return False  # counts may be wrong for other reasons
@@ -115,13 +84,11 @@ def finish(device: BlockDevice, *, clock: Callable[[], int] = time.time_ns) -> b
     want = geometry_of_size(before, geometry.blocks)
     map_at: int | None = None
     if want.resize_inode and not geometry.resize_inode and geometry.first_meta_bg is None:
-        reserve = np.concatenate([reserved_blocks(want) + group * want.blocks_per_group for group in (0, *want.backup_groups)])
+        reserve = np.concatenate([np.array(places, np.int64) for places in reserve_places(want)])
         if np.isin(reserve, leaks, assume_unique=True).all():
             leaks = np.setdiff1d(leaks, reserve, assume_unique=True)
             map_at, leaks = _place_map(changes, census, reserve, leaks)
-    per_group = geometry.blocks_per_group
-    groups = (leaks - geometry.first_data_block) // per_group
-    free_in_steps(changes, np.split(leaks, np.flatnonzero(np.diff(groups)) + 1))
+    free_in_steps(changes, _runs(leaks, geometry))
     if map_at is not None:
         restore_resize_inode(changes, want, map_at)
     _restore_journal_backup(changes)
@@ -135,8 +102,15 @@ def _counted_leaks(device: BlockDevice, superblock: Superblock) -> int:
 
     That may have other reasons: the kernel writes the counts of the superblock late.
     """
-    groups = read_group_columns(device, superblock)
-    return superblock.free_blocks - int(groups["bg_free_blocks_count"].sum(dtype=np.int64))
+    return superblock.free_blocks - sum(read_groups(device, superblock)["bg_free_blocks_count"])
+
+
+def _runs(blocks: Numbers, geometry: Geometry) -> Iterator[range]:
+    """Yield the runs of ascending blocks, each in one group."""
+    group = (blocks - geometry.first_data_block) // geometry.blocks_per_group
+    for run in np.split(blocks, np.flatnonzero((np.diff(blocks) != 1) | (np.diff(group) != 0)) + 1):
+        if len(run):
+            yield range(int(run[0]), int(run[-1]) + 1)
 
 
 def _restore_journal_backup(changes: Transactions) -> None:
@@ -144,24 +118,21 @@ def _restore_journal_backup(changes: Transactions) -> None:
     superblock = changes.superblock
     if not superblock.has_journal or superblock.journal_backup_type != JOURNAL_BACKUP_BLOCKS:
         return
-    words = INODE_CORE.view(changes.read_inode(superblock.journal_ino))[0]["i_block"].tolist()
+    words = INODE_CORE.at(changes.read_inode(superblock.journal_ino))["i_block"]
     if tuple(words) != superblock.journal_backup[: len(words)]:
         changes.set_fields(s_jnl_blocks=journal_backup(changes, words))
 
 
-class _Tables:
-    """Superblock and descriptors on a device, within their limits. Raises NeedsCheckError, CorruptError, DeviceError."""
-
-    def __init__(self, device: BlockDevice, superblock: Superblock) -> None:
-        self.device = device
-        self.superblock = superblock
-        check_limits(device, superblock)
-        self.groups: Table = read_group_columns(device, superblock)
-        check_descriptors(superblock, self.groups)
-        resize_map_block(device, superblock, self.groups)
+def _tables(device: BlockDevice, superblock: Superblock) -> Tables:
+    """Return superblock and descriptors on a device. Raise NeedsCheckError or CorruptError unless they keep their limits."""
+    check_limits(device, superblock)
+    groups = read_groups(device, superblock)
+    check_descriptors(superblock, groups)
+    resize_map_block(device, superblock, groups)
+    return tables_of(device, superblock, groups)
 
 
-def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
+def _leaks(tables: Tables) -> tuple[Census, Numbers]:
     """Return the blocks that are marked as used and belong to nobody. Raises NeedsCheckError if anything else is wrong."""
     inventory = take_census(tables)
     for violation in inventory.violations:
@@ -176,7 +147,7 @@ def _leaks(tables: _Tables) -> tuple[Census, Numbers]:
     return census, leaks
 
 
-def _leaks_by_group(tables: _Tables, census: Census) -> Iterator[Numbers]:
+def _leaks_by_group(tables: Tables, census: Census) -> Iterator[Numbers]:
     blocks, _ = bitmap_kinds(tables.superblock, census)
     for _ in compare_bitmaps(tables.device.read, tables.superblock, tables.groups, (blocks,)):
         pass
@@ -196,5 +167,5 @@ def _place_map(changes: Transactions, census: Census, reserve: Numbers, leaks: N
     if not free.any():
         return None, leaks
     block = int(free.argmax())
-    changes.take_blocks(np.array([block], np.int64))
+    changes.take_run(range(block, block + 1))
     return block, leaks

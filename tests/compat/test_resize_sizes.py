@@ -104,8 +104,8 @@ def test_only_the_journal_moves(scratch: Path) -> None:
                 fs.remove_tree(b"/" + entry.name)
     write_out(device, path)
     plan = _resized(path, None)
-    assert len(plan.journal_from)
-    assert not len(plan.block_from)
+    assert len(plan.moves.journal_from)
+    assert not len(plan.moves.block_from)
     _resized(path, 50 * MIB)
 
 
@@ -131,7 +131,8 @@ def test_bad_blocks(scratch: Path) -> None:
         assert plan.new.blocks == end
         assert bad() == [block for block in many if block < end]
     with path.open("rb") as file:
-        assert len(read_bad_blocks(ext3.Filesystem(FileDevice(file.fileno()))).indirect) == 3
+        fs = ext3.Filesystem(FileDevice(file.fileno()))
+        assert len(read_bad_blocks(fs.device, fs.superblock, fs.groups).indirect) == 3
 
 
 def test_many_subdirectories(scratch: Path) -> None:
@@ -149,7 +150,7 @@ def test_many_subdirectories(scratch: Path) -> None:
             fs.mkdir(f"/top{parent}/{number}")
         number = fs.stat(f"/top{parent}").ino
     plan = _resized(path, 20 * MIB)
-    assert number in plan.inode_from
+    assert number in plan.moves.inode_from
 
 
 def _without_times(path: Path) -> TreeFacts:

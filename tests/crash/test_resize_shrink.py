@@ -53,8 +53,8 @@ def test_moves_cut_anywhere(block_size: int, inode_size: int, size: int, tmp_pat
     device = aged_image(size, block_size=block_size, inode_size=inode_size, files=40)
     least = ext3.resize.prepare(device).minimum()
     plan = _plan(device, least.size_bytes)
-    assert len(plan.block_from) > 60
-    assert len(plan.inode_from) > 10 or block_size > 1024
+    assert len(plan.moves.block_from) > 60
+    assert len(plan.moves.inode_from) > 10 or block_size > 1024
     _judge(device, least.size_bytes, tmp_path, every=7, share=0.25)
 
 
@@ -84,7 +84,7 @@ def test_maps_larger_than_a_transaction_cut_anywhere(tmp_path: Path, monkeypatch
         fs.unlink("/space")
     monkeypatch.setattr(Transactions, "capacity", 12)
     plan = _plan(device, ext3.resize.prepare(device).minimum().size_bytes)
-    assert len(plan.block_from) > 500
+    assert len(plan.moves.block_from) > 500
     in_place = []
 
     def run(mover: BlockMover, progress: Progress) -> None:
@@ -103,5 +103,5 @@ def test_journal_moved_and_cut_anywhere(part: str, tmp_path: Path) -> None:
     size = 12 * MIB if part == "all" else 15 * MIB
     plan = _plan(device, size)
     journal = ext3.resize.prepare(device).minimum().journal_blocks
-    assert (len(plan.journal_from) == journal) if part == "all" else 10 < len(plan.journal_from) < journal
+    assert (len(plan.moves.journal_from) == journal) if part == "all" else 10 < len(plan.moves.journal_from) < journal
     _judge(device, size, tmp_path, every=4, share=0.25)

@@ -9,8 +9,10 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice
+from ext3.format.group_desc_columns import group_table
 from ext3.resize import prepare
 from ext3.resize.references import read_references
+from ext3.resize.whole import tables_of
 
 from ..support.resizes import aged_image, findings_of, resize
 
@@ -22,10 +24,10 @@ def _metadata() -> list[tuple[int, int]]:
     """(byte, length) of all metadata; the superblock and the descriptors several times."""
     ready = prepare(MemoryDevice(PRISTINE))
     found = [(1024, 1024)] * 3 + [(2048, 96)] * 2
-    for row in ready.groups:
+    for row in group_table(ready.groups):
         found += [(int(row[name]) * 1024, 1024) for name in ("bg_block_bitmap", "bg_inode_bitmap")]
         found.append((int(row["bg_inode_table"]) * 1024, 60 * 256))
-    references = read_references(ready, 0)
+    references = read_references(tables_of(ready.device, ready.superblock, ready.groups), 0)
     blocks = {*(references.pointers.at // 1024).tolist(), *references.directories.block.tolist()}
     blocks.update((references.journal.at // 1024).tolist())
     return found + [(block * 1024, 1024) for block in sorted(blocks)]

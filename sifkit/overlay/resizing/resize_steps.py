@@ -61,7 +61,7 @@ class PlannedResize:
             needed += max(2 * new.block_size, HOST_BLOCK) * (new.groups - old.groups)  # bitmaps; inode tables are holes
         return ResizeStart(
             moved_bytes=self.plan.moved_bytes,
-            moved_inodes=len(self.plan.inode_from),
+            moved_inodes=self.plan.moved_inodes,
             copied_bytes=copied,
             needed_bytes=needed,
             available_bytes=free_bytes(os.path.dirname(os.path.realpath(path))),

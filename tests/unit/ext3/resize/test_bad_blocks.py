@@ -8,8 +8,9 @@ import pytest
 
 import ext3
 from ext3.check.census_taking import take_census
-from ext3.device.base import MemoryDevice
+from ext3.device.base import BlockDevice, MemoryDevice
 from ext3.errors import JournalFullError, NeedsCheckError
+from ext3.format.block_map import BlockMap
 from ext3.resize import apply, prepare
 from ext3.resize.bad_blocks import BadBlocks, read_bad_blocks, write_bad_blocks
 from ext3.resize.preconditions import open_for_resize
@@ -23,9 +24,14 @@ MIB = 1 << 20
 END = 16 * MIB // 1024
 
 
+def _read(device: BlockDevice) -> BlockMap:
+    fs = ext3.Filesystem(device)
+    return read_bad_blocks(device, fs.superblock, fs.groups)
+
+
 def _listed(device: MemoryDevice) -> tuple[list[int], list[int]]:
     """Blocks and pointer blocks of the list."""
-    found = read_bad_blocks(ext3.Filesystem(device))
+    found = _read(device)
     return [block for _, start, count in found.extents for block in range(start, start + count)], found.indirect
 
 
@@ -59,21 +65,21 @@ def test_a_long_list_cut_anywhere() -> None:
     seen = set()
     for _, cut in list(cuts(image, events, seed=1))[::3]:
         judge_cut(cut, {content})
-        seen.add(len(read_bad_blocks(ext3.Filesystem(cut)).indirect))
+        seen.add(len(_read(cut).indirect))
     assert seen == {3, 4}
 
 
 def test_another_list_than_was_planned_for() -> None:
     device, _ = _image()
     plan = prepare(device).plan(END * 1024)
-    assert plan.bad_blocks is not None
+    assert plan.moves is not None and plan.moves.bad_blocks is not None
     other = MemoryDevice(bytes(device.data))
     changes = Transactions(other, open_for_resize(other), clock=clock)
     nothing: npt.NDArray[np.int64] = np.zeros(0, np.int64)
-    found = read_bad_blocks(changes)
-    freed = np.concatenate([plan.bad_blocks.freed, [found.indirect[0]]])
-    kept = plan.bad_blocks.blocks[:10]
-    write_bad_blocks(changes, BadBlocks(kept, nothing, nothing, np.concatenate([freed, plan.bad_blocks.blocks[10:]])))
+    found = _read(other)
+    freed = np.concatenate([plan.moves.bad_blocks.freed, [found.indirect[0]]])
+    kept = plan.moves.bad_blocks.blocks[:10]
+    write_bad_blocks(changes, BadBlocks(kept, nothing, nothing, np.concatenate([freed, plan.moves.bad_blocks.blocks[10:]])))
     changes.close()
     assert not findings_of(other)
     before = bytes(other.data)

@@ -11,7 +11,7 @@ import pytest
 import ext3
 from ext3.device.base import MemoryDevice
 from ext3.resize import Prepared, minimum_size, plan, prepare
-from ext3.resize.resize_plan import _FreeRuns
+from ext3.resize.move_plan import _FreeRuns
 
 from ....support.resizes import aged_image, resize
 
@@ -33,7 +33,7 @@ def test_least_size_is_exact(ready: Prepared) -> None:
     assert least == minimum_size(ready.superblock, ready.groups, ready.census)
     found = plan(ready.superblock, ready.groups, least.blocks, census=ready.census)
     assert found.new.blocks == least.blocks
-    left = int(np.count_nonzero(~ready.census.used[: least.blocks])) - len(found.block_to) - len(found.journal_to)
+    left = int(np.count_nonzero(~ready.census.used[: least.blocks])) - len(found.moves.block_to) - len(found.moves.journal_to)
     assert left == 0 or found.new.columns.group_blocks[-1] < found.new.columns.group_overhead[-1] + 60
     assert least.content_blocks + least.journal_blocks + least.metadata_blocks == least.blocks
     assert least.size_bytes == least.blocks * 1024
@@ -49,17 +49,17 @@ def test_what_moves(ready: Prepared) -> None:
     census = ready.census
     found = ready.plan(ready.minimum().size_bytes + 100 * 1024)
     new = found.new
-    moved = np.concatenate([found.block_from, found.journal_from])
+    moved = np.concatenate([found.moves.block_from, found.moves.journal_from])
     assert (np.sort(moved) == new.blocks + np.flatnonzero((census.used & ~census.system)[new.blocks :])).all()
-    taken = np.concatenate([found.block_to, found.journal_to])
+    taken = np.concatenate([found.moves.block_to, found.moves.journal_to])
     assert len(np.unique(taken)) == len(taken) == len(moved)
     assert not census.used[taken].any()
     assert int(taken.max()) < new.blocks
-    assert (found.inode_from > new.inodes).all()
-    assert len(found.inode_from) == np.count_nonzero(census.mode[new.inodes + 1 :])
-    assert (census.mode[found.inode_to] == 0).all()
-    assert int(found.inode_to.min()) >= 11
-    assert int(found.inode_to.max()) <= new.inodes
+    assert (found.moves.inode_from > new.inodes).all()
+    assert len(found.moves.inode_from) == np.count_nonzero(census.mode[new.inodes + 1 :])
+    assert (census.mode[found.moves.inode_to] == 0).all()
+    assert int(found.moves.inode_to.min()) >= 11
+    assert int(found.moves.inode_to.max()) <= new.inodes
     assert found.moves_something
     assert found.moved_bytes == len(moved) * 1024
 
@@ -97,9 +97,9 @@ def test_long_columns_are_looked_at_in_pieces(image: MemoryDevice, monkeypatch: 
     assert again.minimum() == ready.minimum()
     found = again.plan(size)
     for name in ("block_from", "journal_from", "inode_from", "inode_to"):
-        assert getattr(found, name).tolist() == getattr(whole, name).tolist()
-    taken = np.concatenate([found.block_to, found.journal_to])
-    assert len(np.unique(taken)) == len(taken) == len(found.block_from) + len(found.journal_from) > 0
+        assert getattr(found.moves, name).tolist() == getattr(whole.moves, name).tolist()
+    taken = np.concatenate([found.moves.block_to, found.moves.journal_to])
+    assert len(np.unique(taken)) == len(taken) == len(found.moves.block_from) + len(found.moves.journal_from) > 0
     assert not again.census.used[taken].any()
 
 
