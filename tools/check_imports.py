@@ -22,7 +22,7 @@ __all__ = ["check", "check_light", "main"]
 
 PACKAGES = ("ext3", "sifkit")
 
-PURE = {"geometry", "new_geometry", "plan", "resize_plan", "placement", "select", "problems"}
+PURE = {"geometry", "new_geometry", "move_plan", "plan", "resize_plan", "placement", "select", "problems"}
 PURE |= {
     "accounts",
     "binds",
