@@ -18,7 +18,7 @@ from ..alloc.system_blocks import SystemBlocks
 from ..constants import ROOT_INO, STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..device.block_overlay import BlockOverlay
-from ..errors import CheckpointError, DeviceError, JournalFullError, NoSpaceError
+from ..errors import CheckpointError, CorruptError, DeviceError, JournalFullError, NoSpaceError
 from ..format.inode_table import check_number
 from ..format.superblock import Superblock
 from ..journal.transaction import LogWriter, write_blocks
@@ -96,6 +96,7 @@ class Session:
             blocks=self.blocks,
             load=inode_bitmaps(self._committed, superblock, self.descriptors),
         )
+        self._check_totals(superblock)
         self._changes = Rollback()
         self._log_space = LogSpace(self._log, self._changes, self.blocks, self.inodes, superblock.geometry)
         self.rollbacks = 0
@@ -114,6 +115,15 @@ class Session:
         self.sync()
 
     # The filesystem as a whole
+
+    def _check_totals(self, superblock: Superblock) -> None:
+        """Raise CorruptError if the groups have more free than there is: the superblock could not hold the sum."""
+        for field, free, most in (
+            ("bg_free_blocks_count", self.blocks.total_free, superblock.blocks_count),
+            ("bg_free_inodes_count", self.inodes.total_free, superblock.inodes_count),
+        ):
+            if free > most:
+                raise CorruptError("group descriptors", f"sum of {field}", free, f"<= {most}")
 
     @property
     def superblock(self) -> Superblock:

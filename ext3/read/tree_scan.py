@@ -63,9 +63,9 @@ def _read_batch(filesystem: Filesystem, inos: Sequence[int], owners: BlockOwners
         count = 0
         try:
             if found is not None:
-                count = len(found.blocks)
                 if owners is not None:
                     owners.claim(ino, found.blocks)
+                count = len(found.blocks)
                 entries = found.entries
             else:
                 count = _read_one(filesystem, ino, owners, entries)

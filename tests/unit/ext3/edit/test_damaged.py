@@ -104,6 +104,18 @@ def test_directories_that_cannot_be_counted_on() -> None:
         check_counts(fs)
 
 
+@pytest.mark.parametrize("field", ["bg_free_blocks_count", "bg_free_inodes_count"])
+def test_more_free_than_there_is(field: str) -> None:
+    """The sum of many such groups would not fit the superblock: the image is refused before anything is changed."""
+    device = blank()
+    GROUP_DESC.view(device.data, 1, 2 * BLOCK)[field] = 0xFFFF
+    before = bytes(device.data)
+    with pytest.raises(ext3.CorruptError, match=field) as caught:
+        ext3.Filesystem.open(device, "r+", clock=clock)
+    assert caught.value.needs_check
+    assert bytes(device.data) == before
+
+
 def test_old_filesystems_have_no_attributes() -> None:
     """Revision 0 has no feature that says so, and e2fsck would throw the block away."""
     device = blank(inode_size=128, journal=False)

@@ -114,3 +114,15 @@ def test_damage_is_told_as_among_many() -> None:
             damaged[at] = chance.randrange(256)
         met += compare(bytes(damaged))
     assert met > 5
+
+
+def test_blocks_that_another_directory_has() -> None:
+    """They are not counted a second time."""
+    with ext3.Filesystem.open(io.BytesIO(image())) as fs:
+        few = fs.lookup("/few")
+        owners = BlockOwners()
+        owners.claim(fs.root, [start for _, start, _ in fs.data_extents(few)])
+        alone, among = list_directory(fs, few, owners, stats=True), next(tree_scan.scan_many(fs, [few], owners, stats=True))
+        assert shown(alone) == shown(among)
+        assert isinstance(alone.problem, ext3.CorruptError)
+        assert (alone.rows, alone.directory_bytes) == ([], 0)
