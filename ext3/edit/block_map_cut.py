@@ -42,14 +42,15 @@ class Cut:
         """Clear the pointers to data that are in the range. Return whether any was set."""
         bounds = self.reader.bounds
         runs = leaf.runs(bounds, self._low, self._high)
-        for logical, block, count in runs:
-            at = logical - leaf.start
-            leaf.pointers[at : at + count] = empty_pointers(count)
-            self.data.append((block, count))
-            self.count += count
+        if not runs:
+            return False
+        at, end = runs[0][0] - leaf.start, runs[-1][0] + runs[-1][2] - leaf.start
+        leaf.pointers[at:end] = empty_pointers(end - at)
+        self.data += [(block, count) for _, block, count in runs]
+        self.count += sum(count for _, _, count in runs)
         if self.count > bounds.end:
             raise CorruptError(bounds.where, "block map", f"{self.count} blocks or more", f"<= {bounds.end}")
-        return bool(runs)
+        return True
 
     def _descend(self, block: int, level: int, start: int) -> bool:
         """Cut what lies below a pointer block, ``level`` (1 to 3) above the data. Return whether nothing is left of it."""
