@@ -1,7 +1,7 @@
 """Block map of an inode: 12 direct pointers, then trees of pointer blocks one, two and three levels high.
 
 A pointer 0 is a hole; a pointer block 0 is a hole as large as all it would map. For the pointer blocks of a new
-file see ``indirect_blocks``. Source: Linux ``fs/ext4/indirect.c``.
+file see ``indirect_blocks_columns``. Source: Linux ``fs/ext4/indirect.c``.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 ``parse_inode`` decodes an inode for readers; an ``InodeRecord`` can be changed and packed again, and preserves all other
 bytes. Source: Linux ``fs/ext4/ext4.h`` (struct ext4_inode) and ``fs/ext4/inode.c`` (ext4_inode_is_fast_symlink). For many
-inodes at once see ``inode_table``.
+inodes at once see ``inode_table_columns``.
 """
 
 from __future__ import annotations
