@@ -17,7 +17,7 @@ from ext3.resize.application import apply
 from ext3.resize.prepared import Prepared, prepare
 from ext3.resize.resize_plan import ResizePlan
 
-from ...errors import UsageError, human, show
+from ...errors import HostFullError, UsageError, human, show
 from ...host_space import free_bytes, full_host_errors
 from ..images.opening import named_errors
 from ..images.window import Window, check_window
@@ -150,6 +150,7 @@ def apply_plan(
 def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
     """After an exception in the block, which resizes the filesystem in a window, leave a sound filesystem of either size.
 
+    If the host is full, space that free blocks take is given back to it.
     ``cut``: a file that became larger gets its old size back, unless the filesystem has grown by then.
     """
     try:
@@ -167,6 +168,9 @@ def sound_after_errors(window: Window, *, cut: bool) -> Iterator[None]:
                 whole = CheckOptions(force=True)
                 if read_superblock(device).needs_recovery or check(device, CheckOnly(), options=whole).findings:
                     check(device, Preen(), options=whole)  # blocks that belong to nobody, for example
+            if isinstance(error, HostFullError):
+                with suppress(Ext3Error, OSError), Filesystem.open(device, "r+") as filesystem:
+                    filesystem.trim()  # what was copied, or has moved away, lies in free blocks, and still takes space
             least = window.offset + max(window.size, read_superblock(device).size_bytes)
             if cut and end > least:
                 os.ftruncate(window.fd, least)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 import subprocess
@@ -17,6 +18,7 @@ from ext3.constants import STATE_ERROR, SUPERBLOCK_OFFSET
 from ext3.errors import DeviceError, GeometryError, JournalFullError, NeedsCheckError, TooSmallError
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import read_superblock
+from ext3.resize import block_moves
 from sifkit.atomic import lock_range
 from sifkit.errors import FormatError, HostFullError, ImageInUseError, SifkitError, UsageError
 from sifkit.overlay.creating.standalone import create
@@ -308,6 +310,27 @@ def test_a_failure_leaves_a_sound_filesystem(image: Path, error: BaseException, 
         assert image.stat().st_size == size * MIB
         assert_silent(image)
     assert sizes == {24 * MIB, size * MIB}
+
+
+def test_a_full_host_gets_back_what_was_copied(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a shrink had copied lies in free blocks, which were holes."""
+    aged(image)
+    with ext3.Filesystem.open(image, "r+") as fs:
+        fs.trim()
+    before, used, copied = facts(image), image.stat().st_blocks, []
+    copy_blocks = block_moves.copy_blocks
+
+    def copy(*words: Any) -> None:
+        copy_blocks(*words)
+        copied.append(image.stat().st_blocks)
+        raise DeviceError("no", error=OSError(errno.ENOSPC, "No space left on device"))
+
+    monkeypatch.setattr(block_moves, "copy_blocks", copy)
+    with pytest.raises(HostFullError):
+        resize(image, to(11))
+    assert copied[0] - used > MIB // 512
+    assert facts(image) == before and image.stat().st_blocks - used < 100
+    assert_silent(image)
 
 
 @pytest.mark.parametrize("state", [STATE_ERROR | 1, 0])
