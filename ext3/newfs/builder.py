@@ -68,8 +68,8 @@ class TreeBuilder:
         self.xattrs: dict[int, dict[bytes, bytes]] = {}
         self.flags: dict[int, int] = {}
         self.segments: dict[int, Sequence[Segment]] = {}
-        self.created = array("q")
-        """Creation times in nanoseconds since 1970, of the first nodes. 0, and without one: when the image is made."""
+        self.created = array("q"), array("I")
+        """Creation times of the first nodes, in seconds since 1970 and nanoseconds. 0, and without one: when the image is made."""
         self.left_out = LeftOut()
         self.unreadable: list[tuple[bytes, str]] = []
 

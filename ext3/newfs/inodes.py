@@ -54,9 +54,10 @@ class InodeWriter:
         for node, flags in tree.flags.items():
             self._flags[node] = flags & USER_FLAGS
         self._flags[directories[demand.directories.indexed]] |= int(InodeFlag.INDEX)
-        self._created = np.zeros(len(tree), np.int64)
-        self._created[: len(tree.created)] = tree.created
-        self._created[self._created == 0] = plan.stamp.seconds * SECOND
+        self._created, self._created_ns = np.zeros(len(tree), np.int64), np.zeros(len(tree), np.int64)
+        for column, known in zip((self._created, self._created_ns), tree.created, strict=True):
+            column[: len(known)] = known
+        self._created[(self._created == 0) & (self._created_ns == 0)] = plan.stamp.seconds
         self._has_block = np.zeros(len(tree), np.int64)
         self._acl = np.zeros(len(tree), np.int64)
         if demand.attributes.block_of:
@@ -138,7 +139,7 @@ class InodeWriter:
             atime=atime,
             mtime=mtime,
             ctime=ctime,
-            crtime=np.divmod(self._created[nodes], SECOND),
+            crtime=(self._created[nodes], self._created_ns[nodes]),
             i_block=self._i_block(nodes, source["mode"]),
             areas=self._areas(nodes),
         )

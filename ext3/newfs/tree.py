@@ -49,7 +49,7 @@ class Tree:
     xattrs: dict[int, dict[bytes, bytes]]
     flags: dict[int, int]
     segments: dict[int, Sequence[Segment]]
-    created: array[int]
+    created: tuple[array[int], array[int]]
     content: Content
     lost_found: int
     lost_found_made: bool

@@ -186,7 +186,8 @@ class _Scan(Generic[N]):
     def _add_node(self, parent: int, name: bytes, found: Stat, size: int) -> int:
         """Add a node with its times; only files of an ext3 image have a creation time."""
         created = found.crtime if isinstance(found, InodeStat) else None
-        self._builder.created.append(created or 0)
+        for column, part in zip(self._builder.created, divmod(created or 0, SECOND), strict=True):
+            column.append(part)
         return self._builder.add(parent, name, found.mode, found.uid, found.gid, size, _times(found))
 
     def _set_flags(self, node: int, found: Stat) -> None:

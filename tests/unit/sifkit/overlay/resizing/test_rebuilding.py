@@ -114,9 +114,10 @@ def test_what_is_asked_for(image: Path) -> None:
     assert_silent(image)
 
 
-def test_creation_times(image: Path) -> None:
+@pytest.mark.parametrize("time", [1_234_567_890_987_654_321, -1, (2**34 - 2**31) * 10**9 - 1])
+def test_creation_times(image: Path, time: int) -> None:
     """They stay; where the old inodes have none, the files are created with the new filesystem."""
-    with ext3.Filesystem.open(image, "r+", clock=lambda: 1_234_567_890_987_654_321) as fs:
+    with ext3.Filesystem.open(image, "r+", clock=lambda: time) as fs:
         fs.mkdir("/upper/later")
         fs.write_bytes("/upper/later/file", b"later")
 
@@ -125,7 +126,7 @@ def test_creation_times(image: Path) -> None:
             return {path: fs.stat(b"/" + path, follow=False).crtime for path in [b"", *(path for path, _ in fs.walk("/"))]}
 
     before = created()
-    assert before[b"upper/later"] == before[b"upper/later/file"] == 1_234_567_890_987_654_321 != before[b"upper/new"]
+    assert before[b"upper/later"] == before[b"upper/later/file"] == time != before[b"upper/new"]
     rebuild(image)
     assert created() == before
     rebuild(image, RebuildOptions(inode_size=128))
