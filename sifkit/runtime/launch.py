@@ -8,19 +8,19 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Callable, Sequence
-from contextlib import closing
+from collections.abc import Callable, Collection, Sequence
+from contextlib import ExitStack, closing
 from errno import EINVAL
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import sys
 from .container.container_facts import mounts_with_accounts
-from .container.container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root
+from .container.container_mounts import add_mount_points, enter_root, mount_all, mounts_in_written_root, with_image_sources
 from .container.container_process import run_in_container
 from .errors import failed_call
 from .images.image_files import ImageFiles
 from .layers.session import Session, mount_session, unused_directory
-from .planning.run_plan import Layer, RunPlan, Start
+from .planning.run_plan import DataImage, Layer, RunPlan, Start
 
 if TYPE_CHECKING:
     from .layers.kernel_layers import KernelLayers
@@ -63,36 +63,55 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: Progre
 def _launch(plan: RunPlan, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
     with closing(ImageFiles(notify)) as images:
         if plan.is_root_writable:
-            return _launch_in_directory(plan, images, start_of, notify)
+            return _launch_in_directory(plan, images, start_of, notify, progress)
         # before any namespace is made: from inside, the processes that use an image cannot be seen
         if plan.way == "root":
             needs_view = images.open(plan.layers, plan.upper, for_kernel=True)
-            return _launch_as_root(plan, images, start_of, notify, needs_view=needs_view)
+            served = images.open_data(plan.images, for_kernel=True)
+            return _launch_as_root(plan, images, start_of, notify, needs_view=needs_view, served_images=served)
         images.open(plan.layers, plan.upper, for_kernel=False)
+        images.open_data(plan.images, for_kernel=False)
         if plan.way in ("user", "view"):
             return _launch_as_user(plan, images, start_of, notify)
         return _launch_unpacked(plan, images, start_of, notify, progress)
 
 
-def _launch_as_root(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, *, needs_view: bool) -> int:
+def _launch_as_root(
+    plan: RunPlan,
+    images: ImageFiles,
+    start_of: StartOf,
+    notify: Notify,
+    *,
+    needs_view: bool,
+    served_images: Collection[Layer],
+) -> int:
+    """Run in mounts of the kernel. What it would not show as it is meant is served: the layers, or data images."""
     place = unused_directory(_used_paths(plan))
     _new_namespace(sys.CLONE_NEWNS)
     session = mount_session(place)
     from .layers.kernel_layers import KernelLayers
 
     layers = KernelLayers(session.path, images, notify)
-    if not needs_view:
+    if not needs_view and not served_images:
         return _run_in_layers(plan, plan.layers, session, layers, start_of, notify)
     from .layers.served_layers import ServedLayers
 
     served = ServedLayers(session, place, None, images, notify)
     try:
-        parts = [Layer(path=served.view(plan.layers, ()), kind="directory")]
+        plan = _with_images(plan, served.add_image, served_images)
+        parts = [Layer(path=served.view(plan.layers, ()), kind="directory")] if needs_view else plan.layers
         code = _run_in_layers(plan, parts, session, layers, start_of, notify)
         served.note_faults()
         return code
     finally:
         served.close()
+
+
+def _with_images(plan: RunPlan, add_image: Callable[[DataImage], str], images: Collection[DataImage] | None = None) -> RunPlan:
+    """Return a plan whose mounts have sources in data images, of those that are left or of ``images``, which are added."""
+    directories = {image: add_image(image) for image in (plan.images if images is None else images)}
+    left = tuple(image for image in plan.images if image not in directories)
+    return plan._replace(images=left, mounts=with_image_sources(plan.mounts, directories))
 
 
 def _run_in_layers(
@@ -104,11 +123,12 @@ def _run_in_layers(
     notify: Notify,
     upper: tuple[str, str] | None = None,
 ) -> int:
-    """Run in layers that the kernel mounts and joins.
+    """Run in layers that the kernel mounts and joins. It mounts the data images, too, that are left.
 
     ``parts``: the layers, or the directories that show them. ``upper``: directories of the writable layer, if it is mounted.
     """
     try:
+        plan = _with_images(plan, layers.add_image)
         directories = [layers.add_layer(layer) for layer in parts]
         if plan.upper is not None and upper is None:
             upper = layers.add_upper(plan.upper)
@@ -142,13 +162,44 @@ def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notif
     unpacked = UnpackedLayers(plan.layers, plan.cache, notify, progress, joins=plan.joins_directories)
     try:
         parts = unpacked.directories()
-        _, session = _user_session(plan, parts)
+        if not plan.serves_images:
+            plan = _with_images(plan, unpacked.add_image)
+        place, session = _user_session(plan, parts)
         from .layers.kernel_layers import KernelLayers
 
         layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
-        return _run_in_layers(plan, parts, session, layers, start_of, notify)
+
+        def run(found: RunPlan) -> int:
+            return _run_in_layers(found, parts, session, layers, start_of, notify)
+
+        return _run_with_served(plan, plan.images, (place, session), _inner_ids(plan), layers, notify, run)
     finally:
         unpacked.close()
+
+
+def _run_with_served(
+    plan: RunPlan,
+    served_images: Collection[DataImage],
+    session: tuple[str, Session],
+    owner: tuple[int, int] | None,
+    layers: KernelLayers,
+    notify: Notify,
+    run: Callable[[RunPlan], int],
+) -> int:
+    """Call ``run`` with a plan of whose data images some are served; return its exit code. ``owner``: as of ServedLayers."""
+    if not served_images:
+        return run(plan)
+    from .layers.served_layers import ServedLayers
+
+    place, mounted = session
+    served = ServedLayers(mounted, place, owner, layers.images, notify)
+    try:
+        code = run(_with_images(plan, served.add_image, served_images))
+        served.note_faults()
+        return code
+    finally:
+        served.root_device = layers.root_device
+        served.close()
 
 
 def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> tuple[str, Session]:
@@ -168,23 +219,52 @@ def _inner_ids(plan: RunPlan) -> tuple[int, int]:
     return (0, 0) if plan.fakeroot else (os.getuid(), os.getgid())
 
 
-def _launch_in_directory(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
+def _launch_in_directory(
+    plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, progress: ProgressOf | None
+) -> int:
     """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
+    unshown = images.open_data(plan.images, for_kernel=plan.way == "root")
     if plan.way == "root":
         place = unused_directory(_used_paths(plan))
         _new_namespace(sys.CLONE_NEWNS)
-        session = mount_session(place)
-    else:
-        _, session = _user_session(plan)
+        return _run_in_directory(
+            plan, images, (place, mount_session(place)), start_of, notify, served_images=unshown, owner=None
+        )
+    with ExitStack() as unpacking:
+        if not plan.serves_images:
+            from .layers.unpacked_layers import UnpackedLayers
+
+            unpacked = unpacking.enter_context(closing(UnpackedLayers((), plan.cache, notify, progress)))
+            plan = _with_images(plan, unpacked.add_image)
+        session = _user_session(plan)
+        owner = _inner_ids(plan)
+        return _run_in_directory(plan, images, session, start_of, notify, served_images=plan.images, owner=owner)
+
+
+def _run_in_directory(
+    plan: RunPlan,
+    images: ImageFiles,
+    session: tuple[str, Session],
+    start_of: StartOf,
+    notify: Notify,
+    *,
+    served_images: Collection[DataImage],
+    owner: tuple[int, int] | None,
+) -> int:
     from .layers.kernel_layers import KernelLayers
 
-    layers = KernelLayers(session.path, images, notify)
-    try:
-        view = layers.add_writable_directory(plan.layers[0])
-        plan = plan._replace(mounts=tuple(mounts_in_written_root(view, plan.mounts, plan.home)))
-        return _run(plan, _Root(view, session.files), start_of, notify)
-    finally:
-        layers.close()
+    layers = KernelLayers(session[1].path, images, notify)
+
+    def run(found: RunPlan) -> int:
+        try:
+            found = _with_images(found, layers.add_image)
+            view = layers.add_writable_directory(found.layers[0])
+            found = found._replace(mounts=tuple(mounts_in_written_root(view, found.mounts, found.home)))
+            return _run(found, _Root(view, session[1].files), start_of, notify)
+        finally:
+            layers.close()
+
+    return _run_with_served(plan, served_images, session, owner, layers, notify, run)
 
 
 def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
@@ -201,6 +281,7 @@ def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify
     try:
         if plan.upper is not None and plan.upper.kind == "image":
             layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
+        plan = _with_images(plan, layers.add_image)
         if merged < len(plan.layers):
             code = _run_above_directories(plan, merged, session, layers, start_of, notify)
         else:
@@ -317,7 +398,7 @@ def _unshare(flags: int) -> None:
 
 def _used_paths(plan: RunPlan) -> list[str]:
     """Return the paths of the host that a run needs after the session is mounted."""
-    paths = [layer.path for layer in plan.layers] + [mount.source for mount in plan.mounts if mount.source]
+    paths = [layer.path for layer in (*plan.layers, *plan.images)] + [mount.source for mount in plan.mounts if mount.source]
     if plan.upper is not None and plan.upper.path:
         paths.append(plan.upper.path)
     return [path for path in paths if path != "/"] + [os.__file__, __file__]

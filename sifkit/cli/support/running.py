@@ -25,7 +25,7 @@ COERCED = "LC_CTYPE"
 """Variable that Python sets for itself in the locale C (PEP 538)."""
 FAILED = 255
 """Exit code of every failure of ours."""
-IN_USE_HINT = "runs at the same time need an overlay each, or share one that all of them only read (:ro)"
+IN_USE_HINT = "runs at the same time need an overlay each, or share an image that all of them only read (:ro)"
 
 
 def run_or_report(
@@ -71,7 +71,8 @@ def run_container(
         or options.compat
         or any(not text.endswith(":ro") for text in options.overlay)
     )
-    fuse = request.image.kind != "directory" or any(one.kind != "directory" for one in request.overlays)
+    kinds = {request.image.kind, *(one.kind for one in request.overlays), *(one.kind for one in request.data_images.values())}
+    fuse = kinds != {"directory"}
     plan = plan_run(request, probe(writes=writes, fuse=fuse), site)
     for note in (*notes, *no_effect_notes(found, action), *plan.notes):
         console.warn(note)
@@ -94,7 +95,8 @@ def _request(
 ) -> RunRequest:
     """Gather the facts of a run."""
     from ...runtime.host.caller import current_caller, emulated_architectures, read_host_mounts, read_resolv_conf
-    from ...runtime.host.image_facts import image_facts, kind_of, overlay_facts, why_unreachable, with_owner
+    from ...runtime.host.image_facts import data_image_facts, image_facts, kind_of, overlay_facts, why_unreachable, with_owner
+    from ...runtime.planning.binds import user_binds
     from ...runtime.planning.planner import gpu_makers
     from ...runtime.planning.request import GpuFiles, RunRequest
 
@@ -108,8 +110,12 @@ def _request(
 
         overlays = parse_run_overlays(options.overlay, kind_of)
     given = tuple(overlay_facts(one) for one in overlays)
+    binds = user_binds(options, caller.cwd) if site.user_bind_control else ()
+    named = dict.fromkeys((spec.source, spec.object_id) for spec in binds if spec.image_source)
+    data_images = {one: data_image_facts(*one) for one in named}
     if site.limit_container_owners or site.limit_container_groups:
         found, given = with_owner(found), tuple(map(with_owner, given))
+        data_images = {one: with_owner(facts) for one, facts in data_images.items()}
     gpus: tuple[GpuFiles, ...] = ()
     if makers := gpu_makers(options, site):
         from ...runtime.host.gpu_files import find_gpu_files
@@ -122,6 +128,7 @@ def _request(
         options=options,
         caller=caller,
         overlays=given,
+        data_images=data_images,
         env_files=tuple((name, _read_env_file(name)) for text in options.env_file for name in text.split(",")),
         kind_of=kind_of,
         why_unreachable=why_unreachable,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from ...errors import show
 from .. import sys
 from ..errors import LaunchError, failed_call
-from ..planning.run_plan import Mount
+from ..planning.run_plan import DataImage, Mount
 from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "mount_all",
     "mounts_in_written_root",
     "read_small_file",
+    "with_image_sources",
 ]
 
 SMALL_FILE_BYTES = 1 << 20
@@ -89,9 +90,41 @@ def is_directory_mount(mount: Mount) -> bool:
     """Return True if the target of a mount is a directory. Raises OSError."""
     if mount.kind != "bind":
         return True
+    if mount.is_directory is not None:
+        return mount.is_directory
     if mount.content is not None or mount.edit:
         return False
     return mount.make_source or stat.S_ISDIR(os.stat(mount.source).st_mode)
+
+
+def with_image_sources(mounts: Iterable[Mount], directories: Mapping[DataImage, str]) -> tuple[Mount, ...]:
+    """Return the mounts with the sources in data images found, which are mounted at ``directories``; others as they are.
+
+    The images are hostile: a path in one leads to nothing outside of it. Raises LaunchError.
+    """
+    return tuple(_with_image_source(mount, directories) for mount in mounts)
+
+
+def _with_image_source(mount: Mount, directories: Mapping[DataImage, str]) -> Mount:
+    directory = None if mount.image is None else directories.get(mount.image)
+    if directory is None:
+        return mount
+    try:
+        found = resolve_below(os.fsencode(directory), os.fsencode(mount.image_source))
+        if found.missing:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+        path = found.below(os.fsencode(directory))
+        return mount._replace(source=os.fsdecode(path), is_directory=stat.S_ISDIR(os.lstat(path).st_mode))
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise LaunchError(f"{_source_name(mount)}: {reason}", hint="it is the source of a bind") from error
+
+
+def _source_name(mount: Mount) -> str:
+    """Return the name of the source of a mount for messages."""
+    if mount.image is not None:
+        return f"{show(mount.image_source)} in {show(mount.image.name)}"
+    return show(mount.source) or (mount.kind if mount.content is None else "a generated file")
 
 
 def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *, makes_missing: bool = False) -> None:
@@ -118,8 +151,8 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
         except OSError as error:
             if error.errno == errno.EUCLEAN:  # nothing else in it would work, either
                 raise failed_call("the root of the container is damaged", error, hint="see: sifkit check IMAGE") from error
-            source = mount.source or (mount.kind if mount.content is None else "a generated file")
-            what = show(mount.target) if source == mount.target else f"{show(source)} at {show(mount.target)}"
+            same = mount.source == mount.target
+            what = show(mount.target) if same else f"{_source_name(mount)} at {show(mount.target)}"
             failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
             if not mount.is_optional:
                 raise failed from error

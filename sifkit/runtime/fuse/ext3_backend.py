@@ -67,13 +67,19 @@ class Ext3Backend:
         work: str = "work",
         has_tmpfile: bool = True,
     ) -> None:
-        """Recover the filesystem and open it. ``work``: path of the directory where overlayfs works. Raises Ext3Error."""
+        """Recover the filesystem and open it. Raises Ext3Error.
+
+        ``work``: path of the directory where overlayfs works; empty if none lies above: then there are no marks, and
+        everything may be filled.
+        """
         self.filesystem = WritableFilesystem(ImageDevice(fd, offset, size), late_checkpoint=True)
         self._block_size = self.filesystem.superblock.block_size
         self._largest_file = file_limit(self._block_size)
-        self._kept = max(KEPT_BLOCKS, self.filesystem.superblock.reserved_blocks)
+        superblock = self.filesystem.superblock
+        self._has_overlay = bool(work)
+        self._kept = max(KEPT_BLOCKS if work else 0, superblock.reserved_blocks)
         self._mount_files = MOUNT_FILES
-        self._kept_inodes = min(KEPT_INODES, self.filesystem.superblock.inodes_count // KEPT_SHARE)
+        self._kept_inodes = min(KEPT_INODES, superblock.inodes_count // KEPT_SHARE) if work else 0
         self.shown = shown
         self.stored = stored
         self._counts: dict[int, int] = {}
@@ -170,7 +176,7 @@ class Ext3Backend:
     def _directory(self, node: int) -> int:
         """Return the inode of a directory to look into, without marks of fuse-overlayfs."""
         ino = self._inode(node)
-        if ino not in self._cleared:
+        if self._has_overlay and ino not in self._cleared:
             self._find_work()
             if ino not in self._working:
                 replace_marks(self.filesystem, ino)
@@ -179,7 +185,7 @@ class Ext3Backend:
 
     def _find_work(self) -> None:
         """Find the work directory, which may be made after the start, before overlayfs is mounted."""
-        if self._working.top is None:
+        if self._has_overlay and self._working.top is None:
             ino: int | None = ROOT_INODE
             for name in self._work_path:
                 ino = None if ino is None else self.filesystem.find_name(ino, name)
@@ -226,13 +232,18 @@ class Ext3Backend:
         return None
 
     def xattr(self, node: int, name: bytes, /) -> bytes | None:
+        if not is_shown_xattr(name, self.shown[0]):
+            return None
+        if not self._has_overlay:
+            return self.filesystem.xattr(self._inode(node), name)
         if name == OPAQUE:
             return opaque_value(self.filesystem, self._marked(node))
-        return mark_value(self.filesystem, self._inode(node), name) if is_shown_xattr(name, self.shown[0]) else None
+        return mark_value(self.filesystem, self._inode(node), name)
 
     def xattrs(self, node: int, /) -> Mapping[bytes, bytes]:
         found = self.filesystem.xattrs(self._marked(node))
-        return {name: value for name, value in shown_xattrs(found).items() if is_shown_xattr(name, self.shown[0])}
+        shown = shown_xattrs(found) if self._has_overlay else found
+        return {name: value for name, value in shown.items() if is_shown_xattr(name, self.shown[0])}
 
     def _marked(self, node: int) -> int:
         """Return an inode whose xattrs are the kernel's marks, also if fuse-overlayfs made a directory opaque by a file."""
@@ -319,7 +330,7 @@ class Ext3Backend:
 
     def _check_room(self, above: int, blocks: int = NAME_BLOCKS, *, is_mark: bool = False) -> None:
         """Raise OSError (ENOSPC) if a new file in directory ``above`` takes what must stay free. ``is_mark``: a whiteout."""
-        if above in (ROOT_INODE, self._working.top):  # directories of overlayfs itself
+        if self._has_overlay and above in (ROOT_INODE, self._working.top):  # directories of overlayfs itself
             return
         if self._mount_files and above in self._working:
             self._mount_files -= 1
@@ -371,7 +382,7 @@ class Ext3Backend:
 
     def _place(self, directory: int, name: bytes) -> int:
         """Return the inode of a directory that gets a name. Raises OSError (EINVAL) for names of whiteouts."""
-        if has_whiteout_prefix(name):
+        if self._has_overlay and has_whiteout_prefix(name):
             raise OSError(errno.EINVAL, "names that begin with .wh. are whiteouts")
         return self._directory(directory)
 
@@ -409,14 +420,14 @@ class Ext3Backend:
 
     def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None:
         ino = self._inode(node)
-        if name == OPAQUE:
+        if name == OPAQUE and self._has_overlay:
             set_opaque(self.filesystem, ino, value)
         else:
             self.filesystem.set_xattr(ino, name, value, create=create, replace=replace, follow=False)
 
     def remove_xattr(self, node: int, name: bytes, /) -> None:
         ino = self._inode(node)
-        if name == OPAQUE:
+        if name == OPAQUE and self._has_overlay:
             remove_opaque(self.filesystem, ino)
         else:
             self.filesystem.remove_xattr(ino, name, follow=False)

@@ -14,7 +14,7 @@ from ext3 import hostio
 from ...errors import FormatError, InputError, NotYetError, UsageError, shell_quote, show
 from ...overlay.images.image_format import image_kind
 from ..images.ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
-from ..planning.request import ImageFacts, OverlayFacts, PathKind
+from ..planning.request import DataImageFacts, ImageFacts, OverlayFacts, PathKind
 from ..planning.run_plan import Layer, LayerKind, Upper
 
 if TYPE_CHECKING:
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from ...sif.descriptor_table import DescriptorTable
     from ..planning.overlay_arguments import RunOverlay
 
-__all__ = ["image_facts", "kind_of", "overlay_facts", "why_unreachable", "with_owner"]
+__all__ = ["data_image_facts", "image_facts", "kind_of", "overlay_facts", "why_unreachable", "with_owner"]
 
-F = TypeVar("F", ImageFacts, OverlayFacts)
+F = TypeVar("F", ImageFacts, OverlayFacts, DataImageFacts)
 
 PULLED = ("docker://", "library://", "oras://", "shub://", "http://", "https://")
 """Beginnings of images that Apptainer fetches."""
@@ -78,7 +78,7 @@ def image_facts(name: str) -> ImageFacts:
 
 
 def with_owner(facts: F) -> F:
-    """Return the facts of an image or overlay with the names of its owner and group; numbers for those without.
+    """Return the facts of an image with the names of its owner and group; numbers for those without.
 
     Few sites ask for them, and the user database may be a network service.
     """
@@ -167,14 +167,13 @@ def _other_hint(head: bytes, name: str) -> str:
 
 def _sif_facts(name: str, path: str, *, is_writable: bool) -> ImageFacts:
     from ...overlay.images.sif_partition import open_sif, overlays_of, select_partition, unused_overlay_of
-    from ...sif.format.types import Arch, DataType, FSType
+    from ...sif.format.types import Arch, FSType
 
     with open_sif(name) as (sif, fd):
         root = select_partition(sif, "root", name)
         encrypted = root.fs_type in (FSType.ENCRYPTED_SQUASHFS, FSType.GOCRYPTFS_SQUASHFS)
         kind: LayerKind = "squashfs" if encrypted else _partition_kind(sif, fd, root, name)
         found = [(one, _partition_kind(sif, fd, one, name)) for one in overlays_of(sif, root)]
-        marks = [(one.link_group, one.link) for one in sif if one.data_type == DataType.SIGNATURE]
         architecture = root.arch.word if isinstance(root.arch, Arch) and root.arch.word != Arch.UNKNOWN.word else ""
         return ImageFacts(
             path=path,
@@ -184,11 +183,54 @@ def _sif_facts(name: str, path: str, *, is_writable: bool) -> ImageFacts:
             overlays=tuple(_overlay_layer(path, one, kind) for one, kind in found),
             uppers=tuple(_partition_upper(path, one) for one, kind in found if kind == "ext3"),
             unused_overlay=unused_overlay_of(sif),
-            signed=frozenset(one.id for one, _ in found if {(one.group, 0), (0, one.id)} & set(marks)),
+            signed=frozenset(one.id for one, _ in found if _is_signed(sif, one)),
             architecture=architecture,
             is_encrypted=encrypted,
             is_writable=is_writable,
         )
+
+
+def _is_signed(sif: DescriptorTable, found: Descriptor) -> bool:
+    """Return True if an object is signed, alone or with its group."""
+    from ...sif.format.types import DataType
+
+    return any(
+        one.data_type == DataType.SIGNATURE and (one.link_group, one.link) in ((found.group, 0), (0, found.id)) for one in sif
+    )
+
+
+def data_image_facts(name: str, object_id: int | None) -> DataImageFacts:
+    """Return the facts of an image that is bound from. ``object_id``: its partition in a SIF; None: the first one for data.
+
+    Raises as ``image_facts``.
+    """
+    found = _found(name)
+    path = os.path.realpath(name)
+    if stat.S_ISDIR(found.st_mode):
+        hint = "a directory of the host is bound without image-src and id"
+        raise FormatError(f"{show(name)} is a directory, not an image", path=name, hint=hint)
+    is_writable = os.access(path, os.W_OK)
+    if image_kind(name) == "sif":
+        return _sif_data_facts(name, path, object_id)._replace(is_writable=is_writable)
+    kind = _file_kind(name)
+    return DataImageFacts(name=name, kind=kind, layer=Layer(path=path, kind=kind), is_writable=is_writable, path=path)
+
+
+def _sif_data_facts(name: str, path: str, object_id: int | None) -> DataImageFacts:
+    from ...overlay.images.sif_partition import open_sif, select_partition
+    from ...sif.format.types import PartType
+
+    with open_sif(name) as (sif, fd):
+        if object_id is not None:
+            found = select_partition(sif, str(object_id), name)
+        else:
+            partitions = [one for one in sif if one.part_type == PartType.DATA]
+            if not partitions:
+                hint = f"choose another one with id=NUMBER: sifkit sif list {shell_quote(name)}"
+                raise FormatError(f"{show(name)} has no data partition", path=name, hint=hint)
+            found = partitions[0]
+        layer = _partition_layer(path, found, _partition_kind(sif, fd, found, name))
+        return DataImageFacts(name=name, kind="sif", layer=layer, is_signed=_is_signed(sif, found), path=path)
 
 
 def _partition_kind(sif: DescriptorTable, fd: int, found: Descriptor, name: str) -> Literal["squashfs", "ext3"]:

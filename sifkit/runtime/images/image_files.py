@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import resource
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ from ext3 import hostio
 
 from ...errors import ImageInUseError, SifkitError, human, shell_quote, show
 from ..errors import LaunchError, failed_call
-from ..planning.run_plan import Layer, Upper
+from ..planning.run_plan import DataImage, Layer, Upper
 from .ext3_state import read_state
 
 if TYPE_CHECKING:
@@ -43,40 +43,30 @@ class ImageFiles:
     def __init__(self, notify: Callable[[str], None]) -> None:
         self.notify = notify
         self._layers: dict[Layer, int] = {}
-        self._upper: tuple[int, ImagePlace] | None = None
+        self._uppers: dict[Upper, tuple[int, ImagePlace]] = {}
 
     def close(self) -> None:
         """Close all, which ends the locks unless a forked process has them, and say if what was written has no name."""
-        if self._upper is not None:
-            fd, place = self._upper
+        for fd, place in self._uppers.values():
             if os.fstat(fd).st_nlink == 0:
                 self.notify(f"{place.name} was deleted or replaced during the run: what was written to it is lost")
-        self.close_layers()
-        self.close_upper()
+        self.close_others(())
 
-    def close_layers(self) -> None:
-        while self._layers:
-            os.close(self._layers.popitem()[1])
-
-    def close_upper(self) -> None:
-        if self._upper is not None:
-            os.close(self._upper[0])
-            self._upper = None
+    def close_others(self, kept: Collection[Layer | Upper]) -> None:
+        """Close all but some: a server has no part in the locks of what others serve."""
+        for layer in self._layers.keys() - kept:
+            os.close(self._layers.pop(layer))
+        for upper in self._uppers.keys() - kept:
+            os.close(self._uppers.pop(upper)[0])
 
     @property
     def has_locks(self) -> bool:
         """Return True if an image is locked for reading."""
         return any(layer.kind == "ext3" for layer in self._layers)
 
-    def descriptor(self, layer: Layer) -> int:
-        """Return the descriptor of a layer that was opened."""
-        return self._layers[layer]
-
-    @property
-    def upper(self) -> int:
-        """Descriptor of the image that is written to, which was opened."""
-        assert self._upper is not None
-        return self._upper[0]
+    def descriptor(self, image: Layer | Upper) -> int:
+        """Return the descriptor of an image that was opened."""
+        return self._layers[image] if isinstance(image, Layer) else self._uppers[image][0]
 
     def open(self, layers: Sequence[Layer], upper: Upper | None, *, for_kernel: bool) -> bool:
         """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing.
@@ -87,10 +77,20 @@ class ImageFiles:
         needs_view = [self._open_layer(layer, for_kernel) for layer in dict.fromkeys(layers)]
         if upper is not None and upper.kind == "image":
             self._open_upper(upper, for_kernel=for_kernel)
-            self._check_marks(for_kernel=for_kernel)
+            self._check_marks(upper, for_kernel=for_kernel)
         if upper is not None and upper.kind == "directory":
             self._replace_marks(upper, for_root=for_kernel)
         return any(needs_view)
+
+    def open_data(self, images: Sequence[DataImage], *, for_kernel: bool) -> frozenset[Layer]:
+        """Open and lock data images, as ``open`` does; return those that the kernel would not show as they are meant."""
+        found = set()
+        for image in images:
+            if isinstance(image, Upper):
+                self._open_upper(image, for_kernel=for_kernel)
+            elif image not in self._layers and self._open_layer(image, for_kernel):
+                found.add(image)
+        return frozenset(found)
 
     # Layers that are read
 
@@ -162,7 +162,7 @@ class ImageFiles:
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
         return True
 
-    # The layer that is written to
+    # Images that are written to
 
     def _open_upper(self, upper: Upper, *, for_kernel: bool) -> None:
         """Open an image that is written to, and bring it into a clean state."""
@@ -172,7 +172,7 @@ class ImageFiles:
         from .image_place import ImagePlace
 
         place = ImagePlace.of(upper, fd)
-        self._upper = fd, place
+        self._uppers[upper] = fd, place
         if not for_kernel:  # whose loop device has no such limit
             _check_size_limit(upper, place, os.fstat(fd).st_size)
         state = read_state(fd, upper.offset)
@@ -185,15 +185,14 @@ class ImageFiles:
             if note:
                 self.notify(note)
 
-    def _check_marks(self, *, for_kernel: bool) -> None:
-        """Replace the marks that root's overlayfs ignores in the image that is written to, if it is ``for_kernel``.
+    def _check_marks(self, upper: Upper, *, for_kernel: bool) -> None:
+        """Replace the marks that root's overlayfs ignores in the layer that is written to, if it is ``for_kernel``.
 
         Raises LaunchError for marks that overlayfs does not follow.
         """
         from .mark_search import search_marks
 
-        assert self._upper is not None
-        fd, place = self._upper
+        fd, place = self._uppers[upper]
         if not for_kernel and read_state(fd, place.offset).inodes > MOST_INODES:
             return  # the server shows the marks to the kernel, which refuses these files
         found = search_marks(fd, place.offset, place.size, names=for_kernel)
@@ -320,7 +319,8 @@ def _check_size_limit(upper: Upper, place: ImagePlace, size: int) -> None:
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[1]
     if limit != resource.RLIM_INFINITY and limit < size:
         what = f"it has {human(size)}, and files that you write may have at most {human(limit)}"
-        hint = f"raise the limit (ulimit -f), or read it only: --overlay {shell_quote(upper.path)}:ro"
+        read = f"--overlay {shell_quote(upper.path)}:ro" if upper.is_layer else "add ro to its bind"
+        hint = f"raise the limit (ulimit -f), or read it only: {read}"
         raise LaunchError(f"{place.name} cannot be written to: {what}", hint=hint)
 
 

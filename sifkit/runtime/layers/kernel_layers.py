@@ -17,7 +17,7 @@ from ...errors import shell_quote, show
 from .. import sys
 from ..errors import LaunchError, failed_call, unwritten
 from ..images.image_files import ImageFiles
-from ..planning.run_plan import Layer, Upper
+from ..planning.run_plan import DataImage, Layer, Upper
 
 __all__ = ["KernelLayers", "real_directory", "unjoined", "upper_directories"]
 
@@ -43,7 +43,7 @@ class KernelLayers:
         self.notify = notify
         self._marks = MARKS_OF_USERS if in_user_namespace else MARKS_OF_ROOT
         self.root_device = 0
-        self._written: _WrittenLayer | None = None
+        self._written: list[_WrittenLayer] = []
         self._is_joined = False
         self._count = 0
         self._mounted: list[tuple[str, str]] = []
@@ -81,12 +81,18 @@ class KernelLayers:
             # recursive: a user namespace allows nothing else of a directory that others are mounted in
             self._mount(upper.name, upper.path, point, None, sys.MS_BIND | sys.MS_REC)
         else:
-            fd = self.images.upper
-            device = self._mount_image(upper, fd, point, "ext3", write=True)
-            self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC), image=fd, device=device)
+            self._mount_written(upper, point)
         if upper.kind == "tmpfs":
-            self._written = _WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC))
+            self._written.append(_WrittenLayer(upper, point, os.open(point, os.O_RDONLY | os.O_CLOEXEC)))
         return upper_directories(point, upper)
+
+    def add_image(self, image: DataImage) -> str:
+        """Mount a data image; return its directory."""
+        if isinstance(image, Layer):
+            return self.add_layer(image)
+        point = self.new_point()
+        self._mount_written(image, point)
+        return point
 
     def join(self, layers: Sequence[str], upper: tuple[str, str] | None, of: Upper | None = None) -> str:
         """Return the directory of the merged layers, the lowest first; ``upper``: from ``add_upper``, directories ``of`` that.
@@ -125,13 +131,13 @@ class KernelLayers:
         Raises LaunchError if one of them stays, or if what was written last is not on storage.
         """
         failed: LaunchError | None = None
-        written = self._written
         device = os.stat(self._mounted[-1][1]).st_dev if self._mounted else 0
         while self._mounted:
             name, point = self._mounted.pop()
             try:
-                if written is not None and point == written.point:
-                    self._finish(written)
+                for written in self._written:
+                    if point == written.point:
+                        self._finish(written)
             except OSError as error:
                 failed = failed or unwritten(name, error)
             try:
@@ -143,7 +149,9 @@ class KernelLayers:
                 failed = failed or failed_call(f"{show(name)} cannot be unmounted", error)
                 with suppress(OSError):
                     sys.umount(point, sys.MNT_DETACH)
-        if written is not None and written.image is not None:
+        for written in self._written:
+            if written.image is None:
+                continue
             if not _is_released(written.device):
                 from .left_behind import still_used  # its loop device has the open file, and with it the lock
 
@@ -178,7 +186,7 @@ class KernelLayers:
 
         try:
             full = fullness(written.upper, os.fstatvfs(written.fd))
-            if full and self._is_joined:
+            if full and (self._is_joined or not written.upper.is_layer):
                 self.notify(full_note(written.upper, full))
             if written.image is not None:
                 sys.syncfs(written.fd)
@@ -191,6 +199,13 @@ class KernelLayers:
         point = f"{self.session}/{self._count}"
         os.mkdir(point, 0o755)
         return point
+
+    def _mount_written(self, upper: Upper, point: str) -> None:
+        """Mount an image that is written to."""
+        fd = self.images.descriptor(upper)
+        device = self._mount_image(upper, fd, point, "ext3", write=True)
+        opened = os.open(point, os.O_RDONLY | os.O_CLOEXEC)
+        self._written.append(_WrittenLayer(upper, point, opened, image=fd, device=device))
 
     def _mount_image(self, image: Layer | Upper, fd: int, point: str, kind: str, *, write: bool) -> str:
         """Mount an image; return its loop device."""

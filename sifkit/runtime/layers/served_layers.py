@@ -27,7 +27,7 @@ from ..fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_ch
 from ..fuse.server import Server
 from ..fuse.tree_backend import TreeBackend
 from ..images.image_files import ImageFiles
-from ..planning.run_plan import Layer, Mount, Upper
+from ..planning.run_plan import DataImage, Layer, Mount, Upper
 from .session import Session
 
 __all__ = ["ServedLayers", "merged_layers"]
@@ -56,14 +56,13 @@ class ServedLayers:
         self.owner = owner
         self._count = 0
         self._mounted: list[str] = []
-        self._servers: list[ServerProcess] = []
-        self._shown: list[Layer] = []
-        """Layers of the views."""
+        self._servers: list[tuple[ServerProcess, Sequence[Layer]]] = []
+        """Servers of views, and the layers of each."""
         self.root_device = 0
         """Device of the container's root, if that is mounted by others."""
-        self._image_point = ""
         self._is_joined = False
-        self._writer: tuple[Upper, ServerProcess] | None = None
+        self._writers: dict[Upper, tuple[ServerProcess, str]] = {}
+        """Servers of images that are written to, and where these are served."""
         self._memory: tuple[Upper, str] | None = None
 
     def view(self, layers: Sequence[Layer], mounts: Sequence[Mount]) -> str:
@@ -74,15 +73,21 @@ class ServedLayers:
         points = os.open(self.session.points, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         open_server = partial(_open_view, fd, layers, self.owner, f"/proc/self/fd/{points}/.", mounts)
         try:
-            server = serve_in_child(open_server, before=self._begin_view)
+            server = serve_in_child(open_server, before=partial(self._begin, layers))
         except OSError as error:
             raise failed_call("the image cannot be served", error, hint=_check_hint(layers)) from error
         finally:
             os.close(points)
             os.close(fd)
-        self._servers.append(server)
-        self._shown += layers
+        self._servers.append((server, layers))
         return point
+
+    def add_image(self, image: DataImage) -> str:
+        """Mount a data image; return its directory. Raises LaunchError."""
+        if isinstance(image, Layer):
+            return self.view([image], ())
+        self.start_image(image)
+        return self.await_image(image)
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
@@ -116,16 +121,19 @@ class ServedLayers:
 
     def note_faults(self) -> None:
         """Say what of the views could not be read. Of what is written to, ``close`` does."""
-        for server in self._servers:
+        for server, layers in self._servers:
             server.is_unmounted(0)  # reads what it has said
             if server.fault is not None:
-                names = ", ".join(dict.fromkeys(show(layer.path) for layer in self._shown))
-                hint = f"; {found}" if (found := _check_hint(self._shown)) else ""
+                names = ", ".join(dict.fromkeys(show(layer.path) for layer in layers))
+                hint = f"; {found}" if (found := _check_hint(layers)) else ""
                 self.notify(f"not all of {names} could be read: {server.fault.strerror}{hint}")
 
     def close(self) -> None:
-        """Unmount all. Servers end when no process of the container is left."""
-        for server in self._servers if self._writer is None else [*self._servers, self._writer[1]]:
+        """Unmount all. Servers end when no process of the container is left.
+
+        Raises LaunchError if what was written last is not on storage.
+        """
+        for server in self._all_servers():
             server.resume()
         if self._memory is not None:
             from ..images.full_layer import full_note, fullness
@@ -135,46 +143,55 @@ class ServedLayers:
             if full:
                 self.notify(full_note(upper, full))
         device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
-        for server in self._servers:
+        for server, _ in self._servers:
             if (code := server.code_if_ended()) is not None:
                 self.notify(f"the image could not be read to the end: its server {_ended(code)}")
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
         while self._servers:
-            server = self._servers.pop()
+            server, _ = self._servers.pop()
             # one that ends later has the image locked for reading, and the next run finds it in use
             if self.images.has_locks and server.is_unmounted(LEFT_BEHIND_SECONDS):
                 server.wait()
             else:
                 server.leave()
-        if self._writer is not None:
-            self._finish_writer(*self._writer, device)
+        failed: LaunchError | None = None
+        for upper, (server, _) in self._writers.items():
+            try:
+                self._finish_writer(upper, server, device)
+            except LaunchError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def _all_servers(self) -> list[ServerProcess]:
+        return [server for server, _ in (*self._servers, *self._writers.values())]
 
     def start_image(self, upper: Upper) -> None:
-        """Begin to serve an ext3 image that is written to; ``add_upper`` waits until it is there."""
+        """Begin to serve an ext3 image that is written to; ``await_image`` waits until it is there."""
         point = self._new_point()
         fd = self._mount_fuse(point, read_only=False)
         assert self.owner is not None
-        server = start_server(partial(_open_image, fd, self.images.upper, upper, self.owner), before=self._begin_image)
+        open_server = partial(_open_image, fd, self.images.descriptor(upper), upper, self.owner)
+        server = start_server(open_server, before=partial(self._begin, [upper]))
         os.close(fd)
-        self._writer = (upper, server)
-        self._image_point = point
+        self._writers[upper] = server, point
 
     def await_image(self, upper: Upper) -> str:
         """Return the directory where the image that is written to is served. Raises LaunchError."""
-        assert self._writer is not None
+        server, point = self._writers[upper]
         try:
-            self._writer[1].await_ready()
+            server.await_ready()
         except OSError as error:
-            self._writer = None
+            del self._writers[upper]
             hint = f"check it with: {_fsck(upper)}"
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
-        return self._image_point
+        return point
 
     def _finish_writer(self, upper: Upper, server: ServerProcess, device: int) -> None:
         """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
-        if not (self._is_joined or self.root_device):  # something else has failed before the first change
+        if upper.is_layer and not (self._is_joined or self.root_device):  # something else has failed before the first change
             server.wait()
             return
         from ..fuse.writable_server import COMMIT_SECONDS, FULL
@@ -213,22 +230,12 @@ class ServedLayers:
         self._mounted.append(point)
         return fd
 
-    def _begin_view(self) -> None:
-        """In a server of what is read: the lock on what is written to is not its own."""
-        self._leave_session()
-        self.images.close_upper()
-
-    def _begin_image(self) -> None:
-        """In the server of the image: it has no part in other locks."""
-        self._leave_session()
-        self.images.close_layers()
-
-    def _leave_session(self) -> None:
-        """In a server: have no part in its own mount, which would keep it alive for ever, nor in reports of other servers."""
+    def _begin(self, served: Sequence[Layer | Upper]) -> None:
+        """In a server: have no part in its own mount, which would keep it alive for ever, nor in other locks and reports."""
         sys.unshare(sys.CLONE_NEWNS)
         sys.umount(self.place, sys.MNT_DETACH)
-        others = self._servers if self._writer is None else [*self._servers, self._writer[1]]
-        for server in others:
+        self.images.close_others(served)
+        for server in self._all_servers():
             os.close(server.report)
 
 
@@ -290,7 +297,7 @@ def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Se
 
     size = upper.size or os.lseek(image, 0, os.SEEK_END) - upper.offset
     backend = Ext3Backend(image, upper.offset, size, shown=owner, stored=owner, work=upper.work, has_tmpfile=upper.has_tmpfile)
-    return WritableServer(fd, backend, has_overlay=True, report=report_error)
+    return WritableServer(fd, backend, has_overlay=upper.is_layer, report=report_error)
 
 
 def _open_layer(layer: Layer) -> FileTree[Any]:

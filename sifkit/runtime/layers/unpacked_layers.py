@@ -13,7 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 
 from ext3.progress import Progress, Silent
 
-from ..planning.run_plan import Layer
+from ..planning.run_plan import DataImage, Layer
 from .directory_layers import merged_count
 from .unpacked_cache import ONE_RUN, UnpackedCache
 from .unpacking import Notify, ProgressOf, unpack_alone, unpacked_root
@@ -53,6 +53,11 @@ class UnpackedLayers:
             place = self._open.enter_context(cache.new_tree(key))
             root = unpack_alone(cache, merged, place, self._notify, self._progress)
         return [Layer(path=root, kind="directory"), *above]
+
+    def add_image(self, image: DataImage) -> str:
+        """Return the directory of a data image, which is read, unpacked. Raises as ``directories``."""
+        assert isinstance(image, Layer)
+        return unpacked_root(UnpackedCache(self._cache_path), [image], self._open, self._notify, self._progress)
 
     def close(self) -> None:
         with suppress(OSError):  # what is left is removed by the next run

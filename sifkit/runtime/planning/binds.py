@@ -1,30 +1,46 @@
 """Arguments of ``--bind``, ``--mount`` and ``--home``. Pure.
 
 ``SOURCE[:TARGET[:OPTIONS]]``, several with commas; a backslash before a comma or a colon makes it a part of the name. Options
-are ``ro`` and ``rw``. Empty values and parts are skipped: scripts append to a list that may be empty. Source: Apptainer 1.4.5,
-tried.
+are ``ro``, ``rw``, and for a SOURCE that is an image ``image-src=PATH`` in it and ``id=NUMBER`` of its partition. Empty values
+and parts are skipped: scripts append to a list that may be empty. Source: Apptainer 1.4.5, tried.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import NotYetError, UsageError, show
+from ...errors import UsageError, show
 
-__all__ = ["BindSpec", "parse_binds", "parse_home", "parse_mounts"]
+if TYPE_CHECKING:
+    from .options import RunOptions
+
+__all__ = ["BindSpec", "parse_binds", "parse_home", "parse_mounts", "user_binds"]
 
 IMAGE_OPTIONS = ("image-src", "id")
 """Options of binds from inside an image."""
+LONGEST_ID = 10
+"""Digits of the largest ID of an object."""
 
 
 class BindSpec(NamedTuple):
-    """File or directory ``source`` of the host, seen at ``target`` in the container; both absolute."""
+    """File or directory ``source`` of the host, seen at ``target`` in the container; both absolute.
+
+    ``image_source``: ``source`` is an image, and this a path in it, which begins with a slash. ``object_id``: its partition in
+    a SIF; None: the first one for data.
+    """
 
     source: str
     target: str
     readonly: bool = False
+    image_source: str = ""
+    object_id: int | None = None
+
+
+def user_binds(options: RunOptions, cwd: str) -> tuple[BindSpec, ...]:
+    """Return the binds of ``--bind`` and ``--mount``, in order. Raises UsageError."""
+    return (*parse_binds(options.bind, cwd), *parse_mounts(options.mount, cwd))
 
 
 def parse_binds(texts: Sequence[str], cwd: str, *, option: str = "--bind") -> tuple[BindSpec, ...]:
@@ -66,24 +82,33 @@ def _bind(text: str, cwd: str, what: str) -> BindSpec:
         raise UsageError(f"{what}: the source is empty", hint="write SOURCE[:TARGET[:ro]]")
     if len(rest) > 2:
         raise UsageError(f"{what}: {show(text)} has too many colons", hint="write SOURCE[:TARGET[:ro]]; \\: for one in a name")
-    options = rest[1].split(",") if len(rest) == 2 else []
+    options = _split(rest[1], ",") if len(rest) == 2 else []
+    of_image: dict[str, str] = {}
     for option in options:
-        if option.partition("=")[0] in IMAGE_OPTIONS:
-            raise NotYetError(f"{what}: binds from images are not supported", hint="use --overlay, or sifkit extract")
-        if option not in ("ro", "rw"):
-            raise UsageError(f"{what}: no such option {show(option) or 'as an empty one'}", hint="ro and rw are the options")
+        name, separator, value = option.partition("=")
+        if separator and name in IMAGE_OPTIONS:
+            of_image[name] = _unescaped(value)
+        elif option not in ("ro", "rw"):
+            hint = "ro, rw, image-src=PATH and id=NUMBER are the options"
+            raise UsageError(f"{what}: no such option {show(option) or 'as an empty one'}", hint=hint)
     source = _absolute(_unescaped(source), cwd)
     target = _unescaped(rest[0]) if rest and rest[0] else source
-    return _spec(source, target, readonly="ro" in options, what=what)
+    return _spec(source, target, readonly="ro" in options, of_image=of_image, what=what)
 
 
-def _spec(source: str, target: str, *, readonly: bool, what: str) -> BindSpec:
+def _spec(source: str, target: str, *, readonly: bool, what: str, of_image: Mapping[str, str] | None = None) -> BindSpec:
     if not target.startswith("/"):
         raise UsageError(f"{what}: {show(target)} is not an absolute path", hint="the target is a path in the container")
     target = posixpath.normpath(target.replace("//", "/"))
     if target == "/":
         raise UsageError(f"{what}: the target is the root of the container", hint="give a path in the container")
-    return BindSpec(source, target, readonly)
+    if not of_image:
+        return BindSpec(source, target, readonly)
+    number = of_image.get("id")
+    if number is not None and not (number.isascii() and number.isdigit() and len(number) <= LONGEST_ID and int(number)):
+        raise UsageError(f"{what}: {show(number) or 'an empty text'} is no ID of an object", hint="see: sifkit sif list IMAGE")
+    path = "/" + of_image.get("image-src", "").lstrip("/")
+    return BindSpec(source, target, readonly, path, None if number is None else int(number))
 
 
 def _absolute(path: str, cwd: str) -> str:
@@ -107,11 +132,13 @@ def _mount(text: str, cwd: str) -> BindSpec:
     except (csv.Error, ValueError) as error:
         raise UsageError(f"{what}: it is not one line of values with commas", hint=_MOUNT_HINT) from error
     found: dict[str, str] = {}
+    of_image: dict[str, str] = {}
     for part in row:
         key, _, value = part.partition("=")
-        name = _MOUNT_KEYS.get(key)
         if key in IMAGE_OPTIONS:
-            raise NotYetError(f"{what}: mounts from images are not supported", hint="use --overlay, or sifkit extract")
+            of_image[key] = value
+            continue
+        name = _MOUNT_KEYS.get(key)
         if name is None:
             raise UsageError(f"{what}: no such key {show(key) or 'as an empty one'}", hint=_MOUNT_HINT)
         found[name] = value
@@ -121,7 +148,8 @@ def _mount(text: str, cwd: str) -> BindSpec:
         if not found.get(name):
             raise UsageError(f"{what}: the {name} is missing", hint=_MOUNT_HINT)
     readonly = found.get("ro", "no") in ("", "true", "1")
-    return _spec(_absolute(found["source"], cwd), found["destination"], readonly=readonly, what=what)
+    source = _absolute(found["source"], cwd)
+    return _spec(source, found["destination"], readonly=readonly, of_image=of_image, what=what)
 
 
 _MOUNT_KEYS = {
@@ -130,7 +158,7 @@ _MOUNT_KEYS = {
     **dict.fromkeys(("destination", "dst", "target"), "destination"),
     **dict.fromkeys(("ro", "readonly"), "ro"),
 }
-_MOUNT_HINT = "write type=bind,source=/a,destination=/b or with ,ro"
+_MOUNT_HINT = "write type=bind,source=/a,destination=/b, with ,ro if it is only read; image-src=/PATH and id=2 are for images"
 
 
 def parse_home(text: str, cwd: str) -> tuple[str, str]:

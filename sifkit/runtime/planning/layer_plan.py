@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from ...errors import FormatError, NotYetError, SifkitError, UsageError, shell_quote, show
 from .config import SiteConfig
-from .request import Caller, Fact, HostFacts, ImageFacts, OverlayFacts, RunRequest
+from .request import Caller, DataImageFacts, Fact, HostFacts, ImageFacts, OverlayFacts, RunRequest
 from .run_plan import Layer, Upper, Way
 
 ALSO_RUNS = {"amd64": "386", "arm64": "arm"}
@@ -36,12 +36,14 @@ class PlannedLayers(NamedTuple):
 
 
 def check_images(request: RunRequest, site: SiteConfig) -> None:
-    """Raise FormatError for an image that cannot run here, UsageError for one or an overlay that the site does not allow."""
+    """Raise FormatError for an image that cannot run here, UsageError for one of the run that the site does not allow."""
     image = request.image
     _check_image(image, request.caller)
     _check_limits(image.path, image.real_path, image, site)
     for overlay in request.overlays:
         _check_limits(overlay.name, overlay.path, overlay, site)
+    for found in request.data_images.values():
+        _check_limits(found.name, found.path, found, site)
 
 
 def _check_image(image: ImageFacts, caller: Caller) -> None:
@@ -55,7 +57,7 @@ def _check_image(image: ImageFacts, caller: Caller) -> None:
         raise FormatError(f"{name} is for {image.architecture}, this host is {machine}", path=image.path, hint=hint)
 
 
-def _check_limits(name: str, real: str, image: ImageFacts | OverlayFacts, site: SiteConfig) -> None:
+def _check_limits(name: str, real: str, image: ImageFacts | OverlayFacts | DataImageFacts, site: SiteConfig) -> None:
     """Raise UsageError for an image that the site does not allow. ``real``: its path without symlinks."""
     allowed = {
         "sif": site.allow_container_sif,

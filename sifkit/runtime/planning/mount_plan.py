@@ -7,20 +7,16 @@ directories, generated files, binds of the user, the working directory.
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...errors import FormatError, UsageError, show
-from .binds import BindSpec, parse_binds, parse_home, parse_mounts
+from .binds import BindSpec, parse_binds, parse_home
 from .config import SiteConfig
 from .environment import LIBRARY_PATH
 from .request import RunRequest
-from .run_plan import Mount, Namespace
+from .run_plan import DataImage, Layer, Mount, Namespace
 
-if TYPE_CHECKING:
-    pass
-
-__all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts", "user_binds"]
+__all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts"]
 
 NO_MOUNT_NAMES = ("proc", "sys", "dev", "devpts", "home", "tmp", "hostfs", "cwd", "bind-paths")
 """Words of ``--no-mount``; a path is a bind of the site."""
@@ -68,24 +64,20 @@ def skipped_mounts(texts: Sequence[str]) -> frozenset[str]:
     return frozenset(words)
 
 
-def user_binds(request: RunRequest) -> tuple[BindSpec, ...]:
-    """Return the binds of ``--bind`` and ``--mount``, in order. Raises UsageError."""
-    options, cwd = request.options, request.caller.cwd
-    return (*parse_binds(options.bind, cwd), *parse_mounts(options.mount, cwd))
-
-
 def plan_mounts(
     request: RunRequest,
     site: SiteConfig,
     namespaces: frozenset[Namespace],
     *,
     binds: Sequence[BindSpec],
+    images: Mapping[BindSpec, DataImage],
     keeps_accounts: bool = False,
     is_root_writable: bool = False,
 ) -> PlannedMounts:
-    """Return the mounts of a run. ``keeps_accounts``: passwd and group are the image's, so that root can change them.
+    """Return the mounts of a run. ``images``: data images of binds.
 
-    ``is_root_writable``: the root is a directory that is written to itself.
+    ``keeps_accounts``: passwd and group are the image's, so that root can change them. ``is_root_writable``: the root is a
+    directory that is written to itself.
     Raises UsageError, and FormatError for a source that is missing.
     """
     planned = PlannedMounts()
@@ -117,7 +109,7 @@ def plan_mounts(
         planned.notes += apt.notes
     if site.user_bind_control:
         planned.mounts += _libraries_and_programs(request)
-    _add_user_binds(planned, request, site, skipped, binds)
+    _add_user_binds(planned, request, site, skipped, binds, images)
     if not contained and "cwd" not in skipped and not options.cwd and request.caller.cwd:
         _add_working_directory(planned, request, site)
     return planned
@@ -183,7 +175,7 @@ def _has_devices(site: SiteConfig, skipped: frozenset[str]) -> bool:
 
 def _is_device_bind(spec: BindSpec) -> bool:
     """Return True if a bind of the user shows a device of the host, or all of them, at the same path."""
-    return spec.source == spec.target and _is_below(spec.target, "/dev")
+    return not spec.image_source and spec.source == spec.target and _is_below(spec.target, "/dev")
 
 
 def _kernel(
@@ -223,7 +215,11 @@ def _add_site_binds(
     for spec in _site_binds(planned, CONTAINED_BINDS if contained else site.bind_path):
         if spec.target in skipped:
             continue
-        if contained and not has_network and spec.target == "/etc/hosts":
+        if spec.image_source:
+            planned.notes.append(
+                f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: a site cannot bind from images"
+            )
+        elif contained and not has_network and spec.target == "/etc/hosts":
             planned.mounts.append(Mount(kind="bind", target=spec.target, content=OWN_HOSTS, mode=0o644, is_optional=True))
         elif request.kind_of(spec.source) != "missing":
             planned.mounts.append(_bind(spec, is_optional=True))
@@ -241,19 +237,26 @@ def _site_binds(planned: PlannedMounts, texts: Sequence[str]) -> Iterator[BindSp
             planned.notes.append(f"{error.message}; left out, tell the administrator")
 
 
-def _bind(spec: BindSpec, *, is_optional: bool = False) -> Mount:
+def _bind(spec: BindSpec, image: DataImage | None = None, *, is_optional: bool = False) -> Mount:
     return Mount(
         kind="bind",
-        source=spec.source,
+        source=spec.source if image is None else "",
+        image=image,
+        image_source=spec.image_source,
         target=spec.target,
-        readonly=spec.readonly,
+        readonly=spec.readonly or isinstance(image, Layer),
         hides_link=spec.target == LOCAL_TIME,
         is_optional=is_optional,
     )
 
 
 def _add_user_binds(
-    planned: PlannedMounts, request: RunRequest, site: SiteConfig, skipped: frozenset[str], binds: Sequence[BindSpec]
+    planned: PlannedMounts,
+    request: RunRequest,
+    site: SiteConfig,
+    skipped: frozenset[str],
+    binds: Sequence[BindSpec],
+    images: Mapping[BindSpec, DataImage],
 ) -> None:
     """Add the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
     shown: dict[str, BindSpec] = {}
@@ -267,6 +270,9 @@ def _add_user_binds(
                 )
             continue
         shown[spec.target] = spec
+        if spec.image_source:
+            planned.mounts.append(_bind(spec, images[spec]))
+            continue
         if request.kind_of(spec.source) == "missing":
             reason = request.why_unreachable(spec.source) or "no such file or directory"
             raise FormatError(f"{show(spec.source)}: {reason}", path=spec.source, hint="it is the source of a bind")

@@ -26,6 +26,9 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
         written = ", written to" if plan.is_root_writable and not number else ""
         yield f"{'layer' if number else 'root'}: {_layer(layer)}{written}"
     yield f"written to: {_upper(plan.upper)}" if plan.upper is not None else "written to: nothing in the container's root"
+    for image in plan.images:
+        use = "read" if isinstance(image, Layer) else "written to"
+        yield f"data image: {_layer(image) if isinstance(image, Layer) else f'{show(image.name)} (ext3)'}, {use}"
     for mount in plan.mounts:
         yield f"mount: {_mount(mount)}"
     names = " ".join(sorted(plan.namespaces - {"user"})) or "those of the host"
@@ -80,6 +83,8 @@ def _mount(mount: Mount) -> str:
         what = "the container's own with an entry of the user"
     elif mount.content is not None:
         what = "generated file"
+    elif mount.image is not None:
+        what = f"{show(mount.image_source)} in {show(mount.image.name)}"
     elif mount.source:
         what = show(mount.source) if mount.kind == "bind" else f"link to {show(mount.source)}"
     size = f", at most {human(mount.size)}" if mount.size is not None else ""

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import posixpath
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from ...errors import UsageError, show
-from .binds import BindSpec
+from .binds import BindSpec, user_binds
 from .config import SiteConfig
 from .environment import EnvironmentRequest, parse_assignments, plan_environment
-from .layer_plan import check_images, choose_way, plan_layers
-from .mount_plan import PlannedMounts, plan_mounts, user_binds
+from .layer_plan import PlannedLayers, check_images, choose_way, plan_layers
+from .mount_plan import PlannedMounts, plan_mounts
 from .options import RunOptions
 from .request import GpuMaker, HostFacts, RunRequest
-from .run_plan import Account, Command, ContainerEnvironment, Layer, Namespace, RunPlan, Upper, Way
+from .run_plan import Account, Command, ContainerEnvironment, DataImage, Layer, Namespace, RunPlan, Upper, Way
 from .shell_words import parse_environment_file
 
 __all__ = ["gpu_makers", "plan_run"]
@@ -43,7 +43,8 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         root_notes = ("--fakeroot has no effect: you are root; for a user namespace write -u -f",)
     options = request.options
     namespaces, namespace_notes = _namespaces(options, site, way)
-    binds = user_binds(request)
+    binds = user_binds(options, request.caller.cwd)
+    images, image_notes = _data_images(request, binds if site.user_bind_control else (), layers, way, host)
     upper = layers.upper
     if upper is not None and upper.kind == "image" and way == "user":
         upper = upper._replace(has_tmpfile=host.fuse_tmpfile.works)
@@ -53,6 +54,7 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         site,
         namespaces,
         binds=binds,
+        images=images,
         keeps_accounts=writes and (way == "root" or options.fakeroot or request.caller.uid == 0),
         is_root_writable=layers.is_root_writable,
     )
@@ -64,6 +66,8 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         layers=layers.layers,
         upper=upper,
         is_root_writable=layers.is_root_writable,
+        images=tuple(dict.fromkeys(images.values())),
+        serves_images=host.fuse.works if images else True,
         mounts=tuple(mounts.mounts),
         command=Command(action=request.action, words=request.words, app=options.app, shell=options.shell),
         environment=environment,
@@ -77,12 +81,13 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
         hostname=options.hostname if options.hostname and "uts" in namespaces else None,
         umask=USUAL_UMASK if options.no_umask or options.compat else None,
         has_init=not (options.no_init or options.compat),
-        cache=_cache(request) if way == "unpacked" else "",
+        cache=_cache(request) if way == "unpacked" or (images and way != "root" and not host.fuse.works) else "",
         joins_directories=_joins_directories(way, layers.layers, host),
         notes=(
             *layers.notes,
             *root_notes,
             *_memory_notes(way, upper, host),
+            *image_notes,
             *namespace_notes,
             *capability_notes,
             *mounts.notes,
@@ -91,6 +96,17 @@ def plan_run(request: RunRequest, host: HostFacts, site: SiteConfig) -> RunPlan:
             *_gpu_notes(request),
         ),
     )
+
+
+def _data_images(
+    request: RunRequest, binds: Sequence[BindSpec], layers: PlannedLayers, way: Way, host: HostFacts
+) -> tuple[Mapping[BindSpec, DataImage], tuple[str, ...]]:
+    """Return the data images of binds, and notes, as ``plan_data_images`` does."""
+    if not any(spec.image_source for spec in binds):
+        return {}, ()
+    from .data_images import plan_data_images
+
+    return plan_data_images(request, binds, layers, way, host)
 
 
 def _cache(request: RunRequest) -> str:

@@ -10,6 +10,7 @@ from .run_plan import NO_VARIABLES, Layer, Upper
 
 __all__ = [
     "Caller",
+    "DataImageFacts",
     "Fact",
     "GpuFiles",
     "GpuMaker",
@@ -109,6 +110,23 @@ class OverlayFacts(NamedTuple):
     group: str = ""
 
 
+class DataImageFacts(NamedTuple):
+    """Image that files and directories are bound from. ``name``: its path, absolute.
+
+    ``layer``: the filesystem, of a SIF that in one of its partitions. ``is_signed``: that partition is, alone or with its
+    group. ``is_writable``, ``path``, ``owner``, ``group``: as of OverlayFacts.
+    """
+
+    name: str
+    kind: ImageKind
+    layer: Layer
+    is_signed: bool = False
+    is_writable: bool = True
+    path: str = ""
+    owner: str = ""
+    group: str = ""
+
+
 class Caller(NamedTuple):
     """User who runs the command, as the user database of the host has him, and his process.
 
@@ -151,13 +169,17 @@ def _no_reason(path: str) -> str:
     return ""
 
 
+NO_IMAGES: Mapping[tuple[str, int | None], DataImageFacts] = {}
+
+
 class RunRequest(NamedTuple):
     """Request of a run.
 
-    ``env_files``: name and text of each ``--env-file``. ``kind_of``: what a path of the host is; ``why_unreachable``: why one
-    that seems to be missing cannot be looked for, empty if it is missing. ``host_mounts``: mount points of the host, for
-    sites that show them all. ``resolv_conf``: content of the host's. ``repeat``: words of the command line
-    after the program's name, for a message that names Apptainer's.
+    ``data_images``: of binds, by source and ID of the object as these have them. ``env_files``: name and text of each
+    ``--env-file``. ``kind_of``: what a path of the host is; ``why_unreachable``: why one that seems to be missing cannot be
+    looked for, empty if it is missing. ``host_mounts``: mount points of the host, for sites that show them all.
+    ``resolv_conf``: content of the host's. ``repeat``: words of the command line after the program's name, for a message that
+    names Apptainer's.
     """
 
     action: Literal["exec", "run", "shell"]
@@ -166,6 +188,7 @@ class RunRequest(NamedTuple):
     options: RunOptions
     caller: Caller
     overlays: tuple[OverlayFacts, ...] = ()
+    data_images: Mapping[tuple[str, int | None], DataImageFacts] = NO_IMAGES
     env_files: tuple[tuple[str, str], ...] = ()
     kind_of: Callable[[str], PathKind] = _always_missing
     why_unreachable: Callable[[str], str] = _no_reason

@@ -15,6 +15,7 @@ __all__ = [
     "Account",
     "Command",
     "ContainerEnvironment",
+    "DataImage",
     "Layer",
     "LayerKind",
     "NO_VARIABLES",
@@ -70,8 +71,8 @@ class Upper(NamedTuple):
 
     "image": an ext3 filesystem, whose ``upper`` and ``work`` are made if they are missing; "directory": of the host, likewise;
     "tmpfs": memory of at most ``size`` bytes. ``offset``, ``size``, ``object_id`` of an image: as in ``Layer``.
-    ``upper``, ``work``: names below ``path``. ``has_tmpfile``: overlayfs can make files without a name there (O_TMPFILE), which
-    matters where FUSE serves an image.
+    ``upper``, ``work``: names below ``path``; both are empty for a data image, which is no layer: it is bound from.
+    ``has_tmpfile``: overlayfs can make files without a name there (O_TMPFILE), which matters where FUSE serves an image.
     """
 
     kind: Literal["image", "directory", "tmpfs"]
@@ -84,22 +85,32 @@ class Upper(NamedTuple):
     has_tmpfile: bool = False
 
     @property
+    def is_layer(self) -> bool:
+        """Return False for a data image."""
+        return bool(self.work)
+
+    @property
     def name(self) -> str:
         """Name for messages."""
         return self.path if self.object_id is None else f"{self.path}, object {self.object_id}"
 
 
+DataImage = Layer | Upper
+"""Filesystem of an image that files and directories are bound from: read, or written to as a whole."""
+
+
 class Mount(NamedTuple):
     """Mount below the root of the container, made in the order of the plan.
 
-    "bind": ``source`` of the host, a file or a directory; "symlink": a link at ``target`` with the text ``source``, which is no
-    mount but belongs into the tmpfs mounted before it. ``content``: the text of a generated file that is bound instead of
-    ``source``. ``edit``: the content is the container's own file with entries of
+    "bind": ``source`` of the host, a file or a directory, or ``image_source``, a path in a data image, ``image``, of which
+    ``source`` is the place where it is mounted, and ``is_directory`` what it is there, when that is known; "symlink": a link at
+    ``target`` with the text ``source``, which is no mount but belongs into the tmpfs mounted before it. ``content``: the text
+    of a generated file that is bound instead of ``source``. ``edit``: the content is the container's own file with entries of
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
     session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
     is still seen, there is no mount. ``needs``: directory that the container must have; without it the mount is left out.
-    ``hides_mount``: False if it is left out where a directory is mounted at its target already. ``is_optional``: a failure is
-    a note and not the end. ``make_in_bind``: a target that is missing in a directory of the host bound before it is made there,
+    ``hides_mount``: False if it is left out where a directory is mounted at its target already. ``is_optional``: a failure is a
+    note and not the end. ``make_in_bind``: a target that is missing in a directory of the host bound before it is made there,
     although the mount is optional. ``size``: of a tmpfs, in bytes. ``data``: options of the filesystem.
     """
 
@@ -123,6 +134,9 @@ class Mount(NamedTuple):
     mode: int = 0o755
     size: int | None = None
     data: str = ""
+    image: DataImage | None = None
+    image_source: str = ""
+    is_directory: bool | None = None
 
 
 class Command(NamedTuple):
@@ -172,7 +186,8 @@ class RunPlan(NamedTuple):
     """Plan of a run.
 
     ``layers``: from the root, the lowest, up. ``upper``: the layer above them that is written to; None: the root is read-only.
-    ``is_root_writable``: the root is a directory that is written to itself. ``mounts``: in order. ``cwd``:
+    ``is_root_writable``: the root is a directory that is written to itself. ``images``: data images, those of ``mounts``;
+    ``serves_images``: by FUSE, if the kernel does not mount them; else they are unpacked. ``mounts``: in order. ``cwd``:
     working directories, the first that exists is used, else ``/``; ``is_cwd_required``: else the run fails. ``account``: who
     the command runs as. ``umask``: None keeps the
     caller's. ``has_init``: the first process of a new pid namespace is ours.
@@ -191,6 +206,8 @@ class RunPlan(NamedTuple):
     home: str
     account: Account
     is_root_writable: bool = False
+    images: tuple[DataImage, ...] = ()
+    serves_images: bool = True
     is_cwd_required: bool = False
     namespaces: frozenset[Namespace] = frozenset()
     fakeroot: bool = False
