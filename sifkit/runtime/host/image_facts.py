@@ -218,11 +218,16 @@ def data_image_facts(name: str, object_id: int | None) -> DataImageFacts:
 
 def _sif_data_facts(name: str, path: str, object_id: int | None) -> DataImageFacts:
     from ...overlay.images.sif_partition import open_sif, select_partition
+    from ...sif.errors import SIFError
     from ...sif.format.types import PartType
 
     with open_sif(name) as (sif, fd):
         if object_id is not None:
-            found = select_partition(sif, str(object_id), name)
+            try:
+                found = select_partition(sif, str(object_id), name)
+            except SIFError as error:
+                error.set_path(name)
+                raise
         else:
             partitions = [one for one in sif if one.part_type == PartType.DATA]
             if not partitions:

@@ -155,7 +155,8 @@ OPTIONS: tuple[RunOption, ...] = (
     RunOption(
         "bind",
         "list",
-        "show a file or directory of the host, as SOURCE[:TARGET[:ro]]; several with commas",
+        "show a file or directory of the host, as SOURCE[:TARGET[:ro]], or of an image, as IMAGE:TARGET:image-src=/PATH[,ro]; "
+        "several with commas",
         "B",
         "SPEC",
         FILES,

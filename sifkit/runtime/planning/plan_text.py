@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Iterator
 
 from ...errors import counted, human, show
-from .run_plan import Layer, Mount, RunPlan, Upper
+from .run_plan import DataImage, Layer, Mount, RunPlan, Upper
 
 __all__ = ["plan_lines"]
 
@@ -27,8 +27,7 @@ def plan_lines(plan: RunPlan) -> Iterator[str]:
         yield f"{'layer' if number else 'root'}: {_layer(layer)}{written}"
     yield f"written to: {_upper(plan.upper)}" if plan.upper is not None else "written to: nothing in the container's root"
     for image in plan.images:
-        use = "read" if isinstance(image, Layer) else "written to"
-        yield f"data image: {_layer(image) if isinstance(image, Layer) else f'{show(image.name)} (ext3)'}, {use}"
+        yield f"data image: {_data_image(plan, image)}"
     for mount in plan.mounts:
         yield f"mount: {_mount(mount)}"
     names = " ".join(sorted(plan.namespaces - {"user"})) or "those of the host"
@@ -75,6 +74,13 @@ def _upper(upper: Upper) -> str:
     if upper.kind == "tmpfs":
         return f"memory, at most {human(upper.size)}" if upper.size is not None else "memory"
     return f"{show(upper.name)} ({upper.kind}), {show(upper.upper)}/ and {show(upper.work)}/ in it"
+
+
+def _data_image(plan: RunPlan, image: DataImage) -> str:
+    if isinstance(image, Upper):
+        return f"{show(image.name)} (ext3), written to"
+    is_unpacked = plan.way != "root" and not plan.serves_images
+    return f"{_layer(image)}, {f'unpacked into {show(plan.cache)}' if is_unpacked else 'read'}"
 
 
 def _mount(mount: Mount) -> str:

@@ -235,6 +235,31 @@ def test_owners(image: Path) -> None:
         assert [filesystem.stat(path)[2:4] for path in ("/file", "/upper")] == [(7, 8), (0, 0)]
 
 
+def test_without_an_overlay_there_are_no_marks(image: Path) -> None:
+    """A data image is shown and changed as it is."""
+    with ext3.Filesystem.open(image, "r+") as filesystem:
+        filesystem.create("/work/.wh.file")
+        filesystem.create("/work/file")
+        filesystem.set_xattr("/upper", TRUSTED, b"y")
+    with opened(image, work="") as backend:
+        work, upper = node_of(backend, "work"), node_of(backend, "upper")
+        assert {one.name for one in backend.list_directory(work)} == {b".wh.file", b"file"}
+        backend.make_node(upper, b".wh.new", 0o100644, (0, 0))
+        assert backend.xattr(upper, OPAQUE) is None and backend.xattr(upper, TRUSTED) is None
+        assert backend.xattrs(upper) == {}
+        backend.set_xattr(upper, OPAQUE, b"y", create=False, replace=False)
+        assert backend.xattrs(upper) == {OPAQUE: b"y"} and backend.xattr(upper, OPAQUE) == b"y"
+        backend.remove_xattr(upper, OPAQUE)
+        assert backend.has_changes()
+        backend.fsync(work)
+        assert not backend.has_changes()
+        totals, kept = backend.totals(), backend.filesystem.superblock.reserved_blocks
+        assert totals.available_blocks == totals.free_blocks - kept
+        assert totals.free_inodes == backend.filesystem.statfs().free_inodes
+    with ext3.Filesystem.open(image) as filesystem:
+        assert filesystem.xattrs("/upper") == {TRUSTED: b"y"} and filesystem.read_bytes("/upper/.wh.new") == b""
+
+
 def test_a_file_that_is_cut_is_not_made_longer_again(image: Path) -> None:
     fd = os.open(image, os.O_RDWR)
     backend = Ext3Backend(fd, 0, SIZE, shown=(5, 6), stored=(7, 8))

@@ -12,13 +12,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from sifkit.errors import FormatError, InputError
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
-from sifkit.runtime.host.image_facts import image_facts, kind_of, overlay_facts, why_unreachable, with_owner
+from sifkit.runtime.host.image_facts import data_image_facts, image_facts, kind_of, overlay_facts, why_unreachable, with_owner
 from sifkit.runtime.planning.overlay_arguments import RunOverlay
-from sifkit.sif import SIF, Arch, DataType, HashType, PartType, SignatureMeta
-from sifkit.sif.errors import TruncatedSIFError
+from sifkit.runtime.planning.run_plan import Layer
+from sifkit.sif import SIF, Arch, DataType, FSType, HashType, PartType, SignatureMeta
+from sifkit.sif.errors import ObjectNotFoundError, TruncatedSIFError
 from tests.support.sif_images import partition
+from tests.support.tiny_squashfs import TINY_SQUASHFS
 
 
 @pytest.fixture
@@ -125,3 +128,52 @@ def test_paths_that_are_not_there_and_those_that_nobody_can_tell(tmp_path: Path,
     monkeypatch.setattr(os, "stat", stat)
     assert kind_of(str(tmp_path)) == "missing"
     assert why_unreachable(str(tmp_path)) == "transport endpoint is not connected"
+
+
+def test_data_images(tmp_path: Path, unwritable: set[str]) -> None:
+    image, squashfs, link = tmp_path / "a.img", tmp_path / "a.sqfs", tmp_path / "link"
+    create(image, CreateOptions(size=4 << 20))
+    squashfs.write_bytes(TINY_SQUASHFS)
+    link.symlink_to("a.img")
+    unwritable.add("a.sqfs")
+    found = data_image_facts(str(link), None)
+    assert (found.name, found.path, found.kind, found.is_writable) == (str(link), str(image), "ext3", True)
+    assert found.layer == Layer(path=str(image), kind="ext3")
+    found = data_image_facts(str(squashfs), 5)
+    assert (found.kind, found.layer.kind, found.is_writable) == ("squashfs", "squashfs", False)
+    with pytest.raises(FormatError, match="is a directory, not an image"):
+        data_image_facts(str(tmp_path), None)
+    (tmp_path / "text").write_text("text")
+    with pytest.raises(FormatError, match="no SIF, squashfs or ext3 image"):
+        data_image_facts(str(tmp_path / "text"), None)
+    with pytest.raises(InputError, match="no such file"):
+        data_image_facts(str(tmp_path / "missing"), None)
+
+
+def test_data_partitions(tmp_path: Path) -> None:
+    path, squashfs, image = str(tmp_path / "a.sif"), tmp_path / "a.sqfs", tmp_path / "a.img"
+    squashfs.write_bytes(TINY_SQUASHFS)
+    create(image, CreateOptions(size=4 << 20))
+    with SIF.create(path) as sif:
+        sif.add(squashfs, DataType.PARTITION, name=b"r", metadata=partition(PartType.PRIMARY_SYSTEM, FSType.SQUASHFS))
+        sif.add(image, DataType.PARTITION, name=b"o", group=2, metadata=partition(PartType.OVERLAY, FSType.EXT3))
+    with pytest.raises(FormatError, match="has no data partition"):
+        data_image_facts(path, None)
+    with SIF.open(path, "r+") as sif:
+        sif.add(squashfs, DataType.PARTITION, name=b"e", metadata=partition(PartType.DATA, FSType.ENCRYPTED_SQUASHFS))
+        sif.add(image, DataType.PARTITION, name=b"d", metadata=partition(PartType.DATA, FSType.EXT3))
+        sif.add(b"text", DataType.GENERIC, name=b"g")
+        signature = SignatureMeta(HashType.SHA256, bytes(20))
+        sif.add(b"s", DataType.SIGNATURE, name=b"s", link=4, metadata=signature)
+        offset = sif.get(4).offset
+    with pytest.raises(FormatError, match="object 3 is encrypted"):
+        data_image_facts(path, None)
+    found = data_image_facts(path, 4)
+    assert found.layer == Layer(path=path, kind="ext3", offset=offset, size=4 << 20, object_id=4)
+    assert (found.kind, found.is_signed) == ("sif", True)
+    assert [data_image_facts(path, number).layer.kind for number in (1, 2)] == ["squashfs", "ext3"]
+    assert not data_image_facts(path, 2).is_signed
+    with pytest.raises(FormatError, match=r"a\.sif: object 5 is .*, not a partition"):
+        data_image_facts(path, 5)
+    with pytest.raises(ObjectNotFoundError, match=r"a\.sif: no object with ID 9"):
+        data_image_facts(path, 9)

@@ -134,7 +134,28 @@ def test_an_image_that_is_replaced_while_it_is_opened(image: Path, monkeypatch: 
     monkeypatch.setattr(os, "open", replacing)
     with closing(ImageFiles(print)) as images:
         openers(image, None)["write"](images)
-        assert os.fstat(images.upper).st_ino == wanted
+        assert os.fstat(images.descriptor(Upper(kind="image", path=str(image)))).st_ino == wanted
+
+
+def test_data_images(tmp_path: Path, image: Path) -> None:
+    """Each is locked by itself; a server keeps only what it serves."""
+    other = tmp_path / "b.img"
+    other.write_bytes(image.read_bytes())
+    with WritableFilesystem.open_for_changes(image) as fs:
+        fs.mkdir("/upper")
+        fs.create("/upper/.wh.x")  # here a name like others
+    written, read = Upper(kind="image", path=str(image), upper="", work=""), Layer(path=str(other), kind="ext3")
+    with closing(ImageFiles(print)) as images:
+        assert images.open_data([written, read], for_kernel=True) == frozenset()
+        for path, write in ((image, False), (other, True)):
+            with open(path, "rb+") as file, pytest.raises(ImageInUseError):
+                lock_range(file.fileno(), write=write, path=str(path))
+        images.close_others([read])
+        with open(image, "rb+") as file:
+            lock_range(file.fileno(), write=True, path=str(image))
+        assert os.fstat(images.descriptor(read)).st_ino == other.stat().st_ino
+    with WritableFilesystem.open_for_changes(image) as fs:
+        assert fs.stat("/upper/.wh.x").size == 0
 
 
 def test_a_partition_that_moved_before_the_lock(tmp_path: Path, image: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sifkit.errors import NotYetError, UsageError
+from sifkit.errors import UsageError
 from sifkit.runtime.planning.binds import BindSpec, parse_binds, parse_home, parse_mounts
 
 
@@ -37,10 +37,31 @@ def test_binds_that_are_wrong(text: str) -> None:
         parse_binds([text], "/cwd")
 
 
-def test_binds_from_images_are_refused() -> None:
-    for text in ("/a.sif:/b:image-src=/x", "/a.sif:/b:ro,id=3"):
-        with pytest.raises(NotYetError, match="from images"):
-            parse_binds([text], "/")
+@pytest.mark.parametrize(
+    ("options", "readonly", "path", "object_id"),
+    [
+        ("image-src=/x", False, "/x", None),
+        ("ro,image-src=x/y", True, "/x/y", None),
+        ("image-src=", False, "/", None),
+        ("image-src=/x,rw,image-src=//y", False, "/y", None),
+        ("id=3", False, "/", 3),
+        (r"image-src=/a\:b\,c,id=12,ro", True, "/a:b,c", 12),
+    ],
+)
+def test_binds_from_images(options: str, readonly: bool, path: str, object_id: int | None) -> None:
+    image = BindSpec("/cwd/a.sif", "/b", readonly, path, object_id)
+    assert parse_binds([f"a.sif:/b:{options},/c,/d:/e:ro"], "/cwd") == (image, BindSpec("/c", "/c"), BindSpec("/d", "/e", True))
+
+
+def test_mounts_from_images() -> None:
+    found = parse_mounts(["type=bind,source=a.sif,dst=/b,image-src=/x,id=2\nsrc=/a,dst=/b,ro,image-src=/"], "/cwd")
+    assert found == (BindSpec("/cwd/a.sif", "/b", False, "/x", 2), BindSpec("/a", "/b", True, "/"))
+
+
+@pytest.mark.parametrize("option", ["id=", "id=x", "id=0", "id=-1", "id=99999999999", "id=\u0663", "image-src", "id"])
+def test_binds_from_images_that_are_wrong(option: str) -> None:
+    with pytest.raises(UsageError, match=r"no ID of an object|no such option"):
+        parse_binds([f"/a.sif:/b:{option}"], "/")
 
 
 def test_mounts() -> None:
