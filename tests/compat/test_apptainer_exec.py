@@ -299,3 +299,26 @@ def test_a_terminal(base: Path) -> None:
         _, status = os.waitpid(pid, 0)
         assert os.waitstatus_to_exitcode(status) == 3, text
         os.close(fd)
+
+
+@USERS
+def test_binds_from_images(uid: int, base: Path) -> None:
+    source = base.parent / f"data-{uid}"
+    (source / "set").mkdir(parents=True)
+    (source / "set/file").write_text("data\n")
+    (source / "link").symlink_to("set")
+    run("chown", "-R", f"{uid}:{uid}", source)
+    squashfs, image = f"{source}.sqfs", f"{source}.img"
+    run("mksquashfs", source, squashfs, "-noappend", "-quiet", "-no-progress")
+    run("mke2fs", "-q", "-t", "ext3", "-E", f"root_owner={uid}:{uid}", "-d", source, image, "4M")
+    os.chown(image, uid, uid)
+    binds = ("-B", f"{squashfs}:/read:image-src=/link,id=7", "-B", f"{image}:/written:image-src=/set")
+    script = "cat /read/file /written/file; touch /read/x 2>/dev/null || echo read-only; echo x >/written/new; ls /written"
+    found = compare(uid, base, "exec", *binds, "base.sif", "sh", "-c", script)
+    assert found == ["data", "data", "file", "new", "read-only"]
+    assert_clean(Path(image))
+    for options in ("image-src=/missing", "image-src=/,id=0"):
+        assert compare(uid, base, "exec", "-B", f"{squashfs}:/read:{options}", "base.sif", "true") == []
+    mount = f"type=bind,source={image},dst=/only,image-src=/set/file,ro"
+    script = "cat /only; echo $APPTAINER_BIND; echo x >/only || echo read-only"
+    assert compare(uid, base, "exec", "--mount", mount, "base.sif", "sh", "-c", script) == ["/only", "data", "read-only"]

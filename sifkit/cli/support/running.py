@@ -25,7 +25,7 @@ COERCED = "LC_CTYPE"
 """Variable that Python sets for itself in the locale C (PEP 538)."""
 FAILED = 255
 """Exit code of every failure of ours."""
-IN_USE_HINT = "runs at the same time need an overlay each, or share an image that all of them only read (:ro)"
+IN_USE_HINT = "runs at the same time need an overlay each, or share an image that all of them only read (:ro, in a bind ro)"
 
 
 def run_or_report(
