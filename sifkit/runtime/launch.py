@@ -11,6 +11,7 @@ import resource
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
 from errno import EINVAL
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from . import sys
@@ -168,10 +169,7 @@ def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notif
         from .layers.kernel_layers import KernelLayers
 
         layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
-
-        def run(found: RunPlan) -> int:
-            return _run_in_layers(found, parts, session, layers, start_of, notify)
-
+        run = partial(_run_in_layers, parts=parts, session=session, layers=layers, start_of=start_of, notify=notify)
         return _run_with_served(plan, plan.images, (place, session), _inner_ids(plan), layers, notify, run)
     finally:
         unpacked.close()
@@ -227,9 +225,8 @@ def _launch_in_directory(
     if plan.way == "root":
         place = unused_directory(_used_paths(plan))
         _new_namespace(sys.CLONE_NEWNS)
-        return _run_in_directory(
-            plan, images, (place, mount_session(place)), start_of, notify, served_images=unshown, owner=None
-        )
+        session = place, mount_session(place)
+        return _run_in_directory(plan, images, session, start_of, notify, served_images=unshown, owner=None)
     with ExitStack() as unpacking:
         if not plan.serves_images:
             from .layers.unpacked_layers import UnpackedLayers
@@ -237,8 +234,7 @@ def _launch_in_directory(
             unpacked = unpacking.enter_context(closing(UnpackedLayers((), plan.cache, notify, progress)))
             plan = _with_images(plan, unpacked.add_image)
         session = _user_session(plan)
-        owner = _inner_ids(plan)
-        return _run_in_directory(plan, images, session, start_of, notify, served_images=plan.images, owner=owner)
+        return _run_in_directory(plan, images, session, start_of, notify, served_images=plan.images, owner=_inner_ids(plan))
 
 
 def _run_in_directory(

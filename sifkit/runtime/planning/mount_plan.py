@@ -77,8 +77,7 @@ def plan_mounts(
     """Return the mounts of a run. ``images``: data images of binds.
 
     ``keeps_accounts``: passwd and group are the image's, so that root can change them. ``is_root_writable``: the root is a
-    directory that is written to itself.
-    Raises UsageError, and FormatError for a source that is missing.
+    directory that is written to itself. Raises UsageError, and FormatError for a source that is missing.
     """
     planned = PlannedMounts()
     options = request.options
@@ -216,9 +215,7 @@ def _add_site_binds(
         if spec.target in skipped:
             continue
         if spec.image_source:
-            planned.notes.append(
-                f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: a site cannot bind from images"
-            )
+            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: sites bind no images")
         elif contained and not has_network and spec.target == "/etc/hosts":
             planned.mounts.append(Mount(kind="bind", target=spec.target, content=OWN_HOSTS, mode=0o644, is_optional=True))
         elif request.kind_of(spec.source) != "missing":

@@ -101,4 +101,4 @@ def test_what_the_site_does_not_allow() -> None:
     plan = planned(site=site, **with_binds("/d.img:/a:image-src=/", images={}))
     assert not plan.images and "/a" not in targets(plan) and "does not allow --bind" in plan.notes[0]
     plan = planned(site=SiteConfig(path="conf", bind_path=("/d.img:/a:image-src=/",)))
-    assert not plan.images and plan.notes == ("/d.img of 'bind path' in conf is left out: a site cannot bind from images",)
+    assert not plan.images and plan.notes == ("/d.img of 'bind path' in conf is left out: sites bind no images",)
