@@ -69,7 +69,7 @@ class TreeBuilder:
         self.flags: dict[int, int] = {}
         self.segments: dict[int, Sequence[Segment]] = {}
         self.created = array("q"), array("I")
-        """Creation times of the first nodes, in seconds since 1970 and nanoseconds. 0, and without one: when the image is made."""
+        """Creation times of the first nodes, in seconds and nanoseconds. 0, and without one: when the image is made."""
         self.left_out = LeftOut()
         self.unreadable: list[tuple[bytes, str]] = []
 
