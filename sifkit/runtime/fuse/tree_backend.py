@@ -29,7 +29,10 @@ OPEN_FILES, LISTED_NAMES, XATTR_SETS = 64, 4096, 256
 SMALL_DIRECTORY = 8192
 """Bytes of a directory, some hundred names, up to which it is read as a whole if one of them is looked up."""
 LARGE_DIRECTORY = 65_536
-"""Bytes of a directory, some thousand names, from which on its listing is kept without Stats, which take most of the memory."""
+"""Bytes of a directory, some thousand names, from which on its listing is kept without Stats, which take most of the memory.
+
+The last one is kept until another large directory is listed: the kernel keeps the names, and may look all of them up later.
+"""
 BLOCK_SIZE = 4096
 LAYER_SHIFT = 48
 """Inode numbers of different devices (layers of a union) are told apart by their upper bits."""
@@ -49,6 +52,7 @@ class TreeBackend(Generic[N]):
         self._numbers: NodeNumbers[N] = NodeNumbers(tree.root)
         self._files: _Recent[int, OpenFile] = _Recent(OPEN_FILES)
         self._listings: _Recent[int, Sequence[Row[N]]] = _Recent(LISTED_NAMES, size=lambda rows: len(rows) + 1)
+        self._large: _Recent[int, Sequence[Row[N]]] = _Recent(1)
         self._xattrs: _Recent[int, Mapping[bytes, bytes]] = _Recent(XATTR_SETS)
 
     @property
@@ -56,7 +60,7 @@ class TreeBackend(Generic[N]):
         return VALID_SECONDS
 
     def lookup(self, directory: int, name: bytes, /) -> Entry | None:
-        rows = self._listings.peek(directory)
+        rows = self._kept_listing(directory)
         if rows is None:
             above = self._numbers.node(directory)
             if self.tree.stat(above).size < SMALL_DIRECTORY:
@@ -77,6 +81,7 @@ class TreeBackend(Generic[N]):
         if self._numbers.forget(node, count):
             self._files.drop(node)
             self._listings.drop(node)
+            self._large.drop(node)
             self._xattrs.drop(node)
 
     def attributes(self, node: int, /) -> Attributes:
@@ -128,12 +133,21 @@ class TreeBackend(Generic[N]):
         blocks = -(-found.total_bytes // BLOCK_SIZE)
         return FilesystemTotals(blocks, 0, 0, found.inodes, 0, BLOCK_SIZE)
 
-    def _listing(self, node: int) -> Sequence[Row[N]]:
-        return self._listings.get(node, lambda: self._scan(node))
+    def _kept_listing(self, node: int) -> Sequence[Row[N]] | None:
+        found = self._listings.peek(node)
+        return self._large.peek(node) if found is None else found
 
-    def _scan(self, node: int) -> Sequence[Row[N]]:
+    def _listing(self, node: int) -> Sequence[Row[N]]:
+        found = self._kept_listing(node)
+        if found is not None:
+            return found
         directory = self._numbers.node(node)
-        (listing,) = self.tree.scan_many([directory], stats=self.tree.stat(directory).size < LARGE_DIRECTORY)
+        is_large = self.tree.stat(directory).size >= LARGE_DIRECTORY
+        kept = self._large if is_large else self._listings
+        return kept.get(node, lambda: self._scan(directory, stats=not is_large))
+
+    def _scan(self, directory: N, *, stats: bool) -> Sequence[Row[N]]:
+        (listing,) = self.tree.scan_many([directory], stats=stats)
         if listing.problem is not None:
             raise listing.problem
         return listing.rows

@@ -80,13 +80,14 @@ class LargeDirectories(HostTree):
         return super().stat(node)._replace(size=1 << 20)
 
 
-def test_large_listings_have_no_stats_and_few_are_kept(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("kind", "most"), [(HostTree, 4096), (LargeDirectories, 600)])
+def test_few_listings_are_kept_and_large_ones_without_stats(tmp_path: Path, kind: type[HostTree], most: int) -> None:
     for number in range(9):
         folder = tmp_path / str(number)
         folder.mkdir()
         for name in range(600):
             (folder / f"{name:03}").touch()
-    backend = TreeBackend(LargeDirectories(tmp_path))  # type: ignore[arg-type]
+    backend = TreeBackend(kind(tmp_path))
     for one in backend.list_directory(ROOT_ID):
         found = backend.entry(ROOT_ID, one)
         assert found is not None
@@ -95,9 +96,39 @@ def test_large_listings_have_no_stats_and_few_are_kept(tmp_path: Path) -> None:
         entry = backend.entry(found.node, names[7])
         assert entry is not None and entry.attributes.ino == names[7].ino and backend.lookup(found.node, b"007") == entry
         assert backend.lookup(found.node, b"600") is None
-    kept = list(backend._listings._values.values())
-    assert sum(map(len, kept)) <= 4096
-    assert all(row.stat is None for rows in kept for row in rows)
+    kept = [*backend._listings._values.values(), *backend._large._values.values()]
+    assert 600 <= sum(map(len, kept)) <= most
+    assert {row.stat is None for rows in kept for row in rows} == {kind is LargeDirectories}
+
+
+def test_the_listing_of_a_large_directory_is_kept_beside_those_of_others(tmp_path: Path) -> None:
+    class Tree(HostTree):
+        scanned = 0
+
+        def stat(self, node: Any, /) -> Any:
+            return super().stat(node)._replace(size=1 << 20 if node.endswith(b"large") else 1000)
+
+        def scan_many(self, directories: Sequence[Any], /, *, stats: bool = True) -> Iterator[Any]:
+            Tree.scanned += directories[0].endswith(b"large")
+            return super().scan_many(directories, stats=stats)
+
+        def find_name(self, directory: Any, name: bytes, /) -> Any:
+            raise AssertionError("its names are searched one by one")
+
+    for folder in ("large", "other"):
+        (tmp_path / folder).mkdir()
+        for name in range(4100):
+            (tmp_path / folder / str(name)).touch()
+    backend = TreeBackend(Tree(tmp_path))
+    large, other = backend.lookup(ROOT_ID, b"large"), backend.lookup(ROOT_ID, b"other")
+    assert large is not None and other is not None
+    assert len(backend.list_directory(large.node)) == len(backend.list_directory(other.node)) == 4100
+    last = backend.list_directory(large.node)[4099]
+    found = backend.lookup(large.node, b"999")
+    assert last.name == b"999" and found is not None and found == backend.entry(large.node, last)
+    assert backend.lookup(large.node, b"4100") is None and Tree.scanned == 1
+    backend.forget(large.node, 9)
+    assert not backend._large._values
 
 
 @pytest.mark.parametrize(("major", "minor"), [(0, 0), (1, 3), (8, 1), (259, 70_000), (4095, 0xFFFFF)])
