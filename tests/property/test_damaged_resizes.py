@@ -47,9 +47,14 @@ def without_links(found: TreeFacts | None) -> TreeFacts | None:
     return found and {path: fact._replace(links=None, first=b"") for path, fact in found.items()}
 
 
+def codes(data: bytes) -> set[str]:
+    """Codes of what a check finds."""
+    report = ext3.fsck.check(MemoryDevice(data), ext3.CheckOnly(), options=ext3.CheckOptions(force=True))
+    return {finding.code for finding in report.findings}
+
+
 def is_silent(data: bytes) -> bool:
-    device = MemoryDevice(data)
-    return not ext3.fsck.check(device, ext3.CheckOnly(), options=ext3.CheckOptions(force=True)).findings
+    return not codes(data)
 
 
 def attempt(path: Path, data: bytes, job: Any) -> bool:
@@ -80,6 +85,8 @@ def tune(path: Path) -> None:
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 @given(st.integers(0, 4), st.integers(0, 1 << 32), st.booleans())
 @example(which=4, seed=90304, sound=False)  # an empty file with a flag of other formats
+@example(which=2, seed=2612, sound=False)  # a creation time after 2262
+@example(which=2, seed=10096, sound=False)  # a file that has the block of the superblock, which a growth changes
 def test_any_damage(tmp_path: Path, which: int, seed: int, sound: bool) -> None:
     sample = good()[which % len(good())]
     data = bytes(sample.data) if sound and not seed % 5 else bytes(mutate(sample, random.Random(seed)))
@@ -89,7 +96,7 @@ def test_any_damage(tmp_path: Path, which: int, seed: int, sound: bool) -> None:
             assert is_silent(path.read_bytes()) and without_links(facts(path.read_bytes())) == without_links(before)
         for job in (shrink, grow):
             if attempt(path, data, job):
-                assert before is None or facts(path.read_bytes()) == before
+                assert before is None or facts(path.read_bytes()) == before or "blocks-shared" in codes(data)
                 assert is_silent(path.read_bytes()) or not is_silent(data)
         attempt_tune(path, data)
 
