@@ -27,7 +27,7 @@ __all__ = ["Bench", "age", "main"]
 CASES = ("grow", "shrink", "sparse")
 GROW_BYTES = 600 * MIB
 LARGE_FILES, LARGE_MIB = 16, 32
-START = "import ext3.resize, sifkit.cli.overlay.resize, sifkit.overlay.resizing.image_resize"
+START = "import sifkit.cli.overlay.resize, sifkit.overlay.resizing.image_resize"
 """What a resize loads before it does anything."""
 
 
