@@ -61,11 +61,16 @@ class Terminal:
         os.write(self._fd, text.encode())
 
     def interrupt(self) -> None:
+        """Interrupt the command while it waits for an answer; just before, Python would see the signal only after that."""
+        state = Path(f"/proc/{self._process.pid}/stat")
+        while state.read_text().rpartition(")")[2].split()[0] != "S":
+            time.sleep(0.001)
         self._process.send_signal(signal.SIGINT)
 
     def end(self) -> int:
         """Read the rest; the exit code."""
         while True:
+            assert select.select([self._fd], [], [], 60)[0], self.screen
             try:
                 data = os.read(self._fd, 4096)
             except OSError:
