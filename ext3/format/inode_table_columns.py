@@ -191,7 +191,8 @@ def nanoseconds(times: Times) -> list[int]:
     """Return a pair of columns as nanoseconds since 1970."""
     seconds, nano = times
     if not len(seconds) or (int(seconds.min()) > -SAFE_SECONDS and int(seconds.max()) < SAFE_SECONDS):
-        return (seconds * SECOND + nano).tolist()  # type: ignore[no-any-return]
+        together: list[int] = (seconds * SECOND + nano).tolist()
+        return together
     return [second * SECOND + rest for second, rest in zip(seconds.tolist(), nano.tolist(), strict=True)]
 
 

@@ -27,7 +27,7 @@ from .switch import drop_resize_inode, finish_groups, restore_resize_inode, swit
 from .transactions import Transactions
 
 if TYPE_CHECKING:
-    from .moving import Mover
+    from .mover import Mover
 
 __all__ = ["ResizeResult", "apply"]
 
@@ -92,7 +92,7 @@ class _Application:
         self.map_at = resize_map_block(changes.device, changes.superblock, changes.groups)
         self.mover: Mover | None = None
         if plan.moves is not None:
-            from .moving import Mover  # with numpy
+            from .mover import Mover  # with numpy
 
             self.mover = Mover(changes, plan.moves, plan.new)
 

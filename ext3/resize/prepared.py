@@ -36,7 +36,7 @@ class Prepared:
     def census(self) -> Census:
         """Census with owners. Raises NeedsCheckError if anything in the filesystem disagrees with it."""
         if self._census is None:
-            from .whole import whole_census  # with numpy
+            from .full_census import whole_census  # with numpy
 
             self._census = whole_census(self.device, self.superblock, self.groups)
         return self._census

@@ -27,13 +27,13 @@ from ..format.schema import INODE_CORE
 from ..format.superblock import Superblock, read_superblock
 from ..journal.replay import through_journal
 from .backup_copies import write_backups
+from .full_census import Tables, tables_of
 from .interruption import unfinished_geometry
 from .journal_relocation import journal_backup
 from .new_geometry import geometry_of_size
 from .preconditions import check_descriptors, check_limits, check_state, open_tables, resize_map_block
 from .switch import free_in_steps, reserve_places, restore_resize_inode
 from .transactions import Transactions
-from .whole import Tables, tables_of
 
 __all__ = ["finish"]
 

@@ -26,7 +26,7 @@ cat /set/motd /one; ls /two; cat /three/motd
 echo changed > /two/new; chmod 640 /two/new; mv /two/new /two/kept
 for place in /set /three /two/read; do echo x > $place/x; done
 """
-"""What is run with the binds of the test."""
+"""Commands that run with the binds of the test."""
 READ = "motd\nmotd\nfile\nread\nmotd\n"
 
 

@@ -11,8 +11,8 @@ from ext3.device.base import MemoryDevice
 from ext3.device.copy_on_write import RecordingDevice
 from ext3.format.group_desc_columns import group_table
 from ext3.resize import prepare
+from ext3.resize.full_census import tables_of
 from ext3.resize.references import read_references
-from ext3.resize.whole import tables_of
 
 from ..support.resizes import aged_image, findings_of, resize
 

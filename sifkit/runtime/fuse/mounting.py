@@ -23,7 +23,7 @@ DEVICE = "/dev/fuse"
 SERVER_NAME = "sifkit-fuse"
 """Name of the process of a server in ps and top."""
 READY, UNMOUNTED = b"\0", b"unmounted"
-"""What a server says: first that it serves, then lines: that nothing is mounted any longer, and before or after it a fault."""
+"""Messages of a server: that it serves, then, in lines, that nothing is mounted any longer, and before or after it a fault."""
 MESSAGE_BYTES, FAULT_BYTES = 4096, 1024
 FAULTS = frozenset(
     {

@@ -313,7 +313,7 @@ def test_a_failure_leaves_a_sound_filesystem(image: Path, error: BaseException, 
 
 
 def test_a_full_host_gets_back_what_was_copied(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a shrink had copied lies in free blocks, which were holes."""
+    """Copies that a shrink had made lie in free blocks, which were holes."""
     aged(image)
     with ext3.Filesystem.open(image, "r+") as fs:
         fs.trim()

@@ -66,9 +66,14 @@ def asked(make: Callable[[int], Server]) -> Iterator[Ask]:
     assert not thread.is_alive()
 
 
+def host_backend(directory: Path) -> TreeBackend[bytes]:
+    """A directory of the host."""
+    return TreeBackend(HostTree(directory))
+
+
 def test_a_read_only_server(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"content")
-    with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
+    with asked(lambda fd: Server(fd, host_backend(tmp_path))) as ask:
         assert ask(Opcode.INIT, b"\7\0\0\0\x1a\0\0\0" + bytes(8)) == (errno.EPROTO, b"")
         number, answer = ask(Opcode.INIT, b"\7\0\0\0\x63\0\0\0\0\0\2\0\xff\xff\xff\xff" + bytes(48))
         found = INIT_OUT.read(answer)
@@ -97,7 +102,7 @@ def test_only_the_first_fault_of_an_image_is_told(first: int, tmp_path: Path, mo
         raise OSError(next(numbers), "words")
 
     def make(fd: int) -> Server:
-        server = Server(fd, TreeBackend(HostTree(tmp_path)))  # type: ignore[arg-type]
+        server = Server(fd, host_backend(tmp_path))
         server.tell_fault = told.append
         monkeypatch.setattr(server.backend, "attributes", fail)
         return server
@@ -110,7 +115,7 @@ def test_only_the_first_fault_of_an_image_is_told(first: int, tmp_path: Path, mo
 
 def test_linux_4_18_has_directories_opened(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
+    with asked(lambda fd: Server(fd, host_backend(tmp_path))) as ask:
         flags = 0xFFFF_FFFF & ~(InitFlag.NO_OPENDIR_SUPPORT | InitFlag.MAX_PAGES | InitFlag.CACHE_SYMLINKS)
         found = INIT_OUT.read(ask(Opcode.INIT, INIT_IN.packer.pack(7, 27, 1 << 17, flags))[1])
         assert (found["major"], found["minor"]) == (7, 27)
@@ -124,7 +129,7 @@ def test_holes_are_told(tmp_path: Path) -> None:
         for position in (1 << 20, 4 << 20):
             file.seek(position)
             file.write(b"x" * 65_536)
-    with asked(lambda fd: Server(fd, TreeBackend(HostTree(tmp_path)))) as ask:  # type: ignore[arg-type]
+    with asked(lambda fd: Server(fd, host_backend(tmp_path))) as ask:
         ask(Opcode.LOOKUP, b"file\0")
 
         def seek(offset: int, whence: int) -> tuple[int, int]:

@@ -10,12 +10,12 @@ from ..format.geometry import Geometry
 from ..progress import Progress
 from .bad_blocks import check_bad_blocks, write_bad_blocks
 from .block_moves import BlockMover, Moves
+from .full_census import tables_of
 from .inode_moves import InodeMover, read_names
 from .journal_relocation import move_journal
 from .move_plan import PlannedMoves
 from .references import read_references
 from .transactions import Transactions
-from .whole import tables_of
 
 __all__ = ["Mover"]
 
