@@ -340,6 +340,11 @@ class InodeFilesystem(Filesystem):
         """Undo one ``hold``; the last one deletes an inode without names."""
         self._nodes.release(ino)
 
+    @property
+    def has_orphans(self) -> bool:
+        """Whether inodes are held that have lost their last name."""
+        return self._nodes.has_orphans
+
     # Content and attributes
 
     def read_at(self, ino: int, offset: int, size: int) -> bytes:

@@ -13,11 +13,13 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from threading import Thread
+from typing import BinaryIO
 
 import pytest
 
 import ext3
-from sifkit.runtime.fuse.writable_server import FULL_OF_BYTES
+from sifkit.runtime.fuse.writable_server import FULL_OF_BYTES, WritableServer
 from sifkit.vfs.host_tree import HostTree
 from tests.support.fuse_writable import writable_mount
 from tests.support.squashfs_images import facts_of_tree
@@ -295,24 +297,117 @@ def test_a_full_image_refuses_in_write_and_keeps_what_it_took(tmp_path: Path) ->
     check(image)
 
 
+@pytest.fixture
+def slow_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Servers that are as slow as on a busy machine: the next request always waits when one is read."""
+    wait = WritableServer.wait
+
+    def wait_longer(server: WritableServer) -> None:
+        time.sleep(0.005)
+        wait(server)
+
+    monkeypatch.setattr(WritableServer, "wait", wait_longer)
+
+
+def fill(file: BinaryIO, left: int) -> None:
+    """Write to a file until about ``left`` blocks are free."""
+    found = os.statvfs(file.fileno())
+    file.write(bytes((found.f_bavail - left) * found.f_bsize))
+
+
+@pytest.mark.usefixtures("slow_server")
 def test_pages_that_have_no_room_fail_when_they_are_synced(tmp_path: Path) -> None:
     image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
     with writable_mount(image, expected=FULL_OF_BYTES) as mount:
-        with open(mount.point / "fill", "wb", buffering=0) as fill:
-            while os.statvfs(mount.point).f_bavail > 40:
-                fill.write(bytes(8192))
+        with open(mount.point / "held", "wb", buffering=0) as held:
+            fill(held, 40)
         with open(mount.point / "mapped", "w+b") as file:
             file.truncate(1 << 20)
             with mmap.mmap(file.fileno(), 1 << 20) as mapped:
                 mapped[:] = b"x" * (1 << 20)
                 assert error_of(mapped.flush) == errno.ENOSPC
-        os.unlink(mount.point / "fill")
+        os.unlink(mount.point / "held")
         with open(mount.point / "mapped", "r+b") as file, mmap.mmap(file.fileno(), 1 << 20) as mapped:
             mapped[:] = b"y" * (1 << 20)
             mapped.flush()
     check(image)
     with writable_mount(image) as mount:
         assert (mount.point / "mapped").read_bytes() == b"y" * (1 << 20)
+
+
+def write(file: BinaryIO) -> None:
+    file.write(bytes(1 << 20))
+    file.flush()
+
+
+def write_pages(file: BinaryIO) -> None:
+    with mmap.mmap(file.fileno(), 1 << 20) as mapped:
+        mapped[:] = b"y" * (1 << 20)
+        mapped.flush()
+
+
+@pytest.mark.usefixtures("slow_server")
+@pytest.mark.parametrize("use", [write, write_pages])
+def test_the_blocks_of_a_removed_file_are_free_at_once(tmp_path: Path, use: Callable[[BinaryIO], None]) -> None:
+    image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
+    with writable_mount(image) as mount:
+        for number in range(10):
+            new = mount.point / f"new{number}"
+            new.touch()
+            os.truncate(new, 1 << 20)
+            with open(mount.point / "held", "wb", buffering=0) as held:
+                fill(held, 100)
+            os.unlink(mount.point / "held")
+            with open(new, "r+b") as file:
+                use(file)
+            os.truncate(new, 0)
+    check(image)
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_the_inode_of_a_removed_file_is_free_at_once(tmp_path: Path) -> None:
+    image = new_image(tmp_path, "8M", "-N", "64")
+    with writable_mount(image) as mount:
+        while os.statvfs(mount.point).f_favail:
+            (mount.point / f"file{os.statvfs(mount.point).f_favail}").touch()
+        (mount.point / "file1").unlink()
+        for _ in range(10):
+            (mount.point / "new").mkdir()
+            (mount.point / "new").rmdir()
+    check(image)
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_statvfs_counts_what_was_removed(tmp_path: Path) -> None:
+    with writable_mount(new_image(tmp_path, "8M")) as mount:
+        free = os.statvfs(mount.point).f_bavail
+        for _ in range(10):
+            (mount.point / "file").write_bytes(bytes(1 << 16))
+            assert os.statvfs(mount.point).f_bavail < free
+            (mount.point / "file").unlink()
+            assert os.statvfs(mount.point).f_bavail == free
+
+
+@pytest.mark.usefixtures("slow_server")
+def test_a_removed_file_that_is_open_gives_no_room(tmp_path: Path) -> None:
+    image = new_image(tmp_path, "8M", "-m", "0", "-J", "size=1")
+    with writable_mount(image, expected=FULL_OF_BYTES) as mount, open(mount.point / "held", "w+b", buffering=0) as held:
+        fill(held, 30)
+        os.unlink(mount.point / "held")
+        writers = [Thread(target=write_until_full, args=(mount.point / f"file{number}",)) for number in range(20)]
+        for writer in writers:
+            writer.start()
+        for writer in writers:
+            writer.join()
+        assert os.statvfs(mount.point).f_bavail < 8
+        held.truncate(0)
+        (mount.point / "file0").write_bytes(bytes(1 << 20))
+    check(image)
+
+
+def write_until_full(path: Path) -> None:
+    with open(path, "wb", buffering=0) as file:
+        assert error_of(lambda: [file.write(bytes(4096)) for _ in range(100)]) == errno.ENOSPC
 
 
 def test_the_end_of_the_largest_file(tmp_path: Path) -> None:

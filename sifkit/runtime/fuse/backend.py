@@ -165,6 +165,10 @@ class WritableBackend(Backend, Protocol):
         """Return whether the kernel has a node that was handed out."""
         ...
 
+    def has_removed(self) -> bool:
+        """Return whether files without a name take up room until the kernel forgets them."""
+        ...
+
     def is_private(self, directory: int, /) -> bool:
         """Return whether overlayfs alone uses a directory."""
         ...

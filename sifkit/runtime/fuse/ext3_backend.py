@@ -147,6 +147,9 @@ class Ext3Backend:
     def is_known(self, node: int, /) -> bool:
         return node in self._counts
 
+    def has_removed(self) -> bool:
+        return self.filesystem.has_orphans
+
     def is_private(self, directory: int, /) -> bool:
         return self._inode(directory) in self._working
 

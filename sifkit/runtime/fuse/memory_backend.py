@@ -53,6 +53,9 @@ class MemoryBackend:
     def is_known(self, _: int, /) -> bool:
         return True
 
+    def has_removed(self) -> bool:
+        return False
+
     def is_private(self, _: int, /) -> bool:
         return False
 

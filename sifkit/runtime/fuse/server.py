@@ -159,18 +159,18 @@ class Server:
         handler = self._handlers.get(opcode)
         try:
             if handler is None:
-                self._fail(unique, errno.EROFS if opcode in CHANGES else errno.ENOSYS)
+                self._fail(request, errno.EROFS if opcode in CHANGES else errno.ENOSYS)
                 return
             reply = handler(node, request[IN_HEADER.size :])
         except OSError as error:
             number = error.errno or errno.EIO
             if number in self.faults:
                 self.note_fault(error)
-            self._fail(unique, number)
+            self._fail(request, number)
             return
         except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
             self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
-            self._fail(unique, errno.EIO)
+            self._fail(request, errno.EIO)
             return
         if reply is not None:
             self._send(unique, reply)
@@ -185,15 +185,19 @@ class Server:
         """Answer the requests that wait, while another one is being answered."""
         thread = self.thread
         view = memoryview(bytearray(BUFFER_BYTES))
-        waiting = select.poll()
-        waiting.register(self.fd, select.POLLIN)
-        while waiting.poll(0):
+        while self.has_waiting():
             try:
                 size = os.readv(self.fd, [view])
             except OSError:  # as in ``_serve``, which meets it again
                 break
             self._answer(view[:size])
         self.thread = thread
+
+    def has_waiting(self) -> bool:
+        """Return whether a request can be read."""
+        waiting = select.poll()
+        waiting.register(self.fd, select.POLLIN)
+        return bool(waiting.poll(0))
 
     def finish(self) -> int:
         """Called after the unmount. Return the exit code of the server's process."""
@@ -225,8 +229,9 @@ class Server:
             # longer than the kernel has asked for, as a symlink of a damaged image: it has made EIO of it
             self._report(f"an answer of {len(header) + sum(map(len, parts)):,} bytes is refused")
 
-    def _fail(self, unique: int, number: int) -> None:
+    def _fail(self, request: memoryview, number: int) -> None:
         """Answer a request with an error."""
+        unique = _in_header.unpack_from(request)[2]
         with suppress(FileNotFoundError):
             os.write(self.fd, _out_header.pack(OUT_HEADER.size, -number, unique))
 

@@ -53,6 +53,8 @@ FULL: dict[int, Literal["bytes", "inodes"]] = {FULL_OF_BYTES: "bytes", FULL_OF_I
 """Resource that was used up, by exit code."""
 FEW_BLOCKS = 16
 """Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
+FORGET_DELAY = 16
+"""Requests after which the kernel has certainly sent a FORGET: it lets 8 others overtake it (``fuse_dev_do_read``)."""
 
 
 class WritableServer(Server):
@@ -77,6 +79,11 @@ class WritableServer(Server):
         self._full = 0
         self._has_overlay = has_overlay
         self._removed = RemovedNames()
+        self._postponed: list[bytes] = []
+        """Requests that found no room, or ask for it. A FORGET tells that a removed file is no longer open, and the kernel may
+        send what the program asks next before it: so they are answered after the requests that wait."""
+        self._until_retry = 0
+        self._is_retry = False
         self._is_timed = False
         self._has_timer = False
         self._handlers |= {
@@ -119,10 +126,33 @@ class WritableServer(Server):
         self.writable.close()
         return self._full
 
-    def _fail(self, unique: int, number: int) -> None:
+    def _fail(self, request: memoryview, number: int) -> None:
         if number == errno.ENOSPC:
+            if self._may_get_room():
+                self._postpone(request)
+                return
             self._note_full()
-        super()._fail(unique, number)
+        super()._fail(request, number)
+
+    def _may_get_room(self) -> bool:
+        """Return whether the FORGET of a removed file may be on its way."""
+        return not self._is_retry and self.writable.has_removed()
+
+    def _postpone(self, request: memoryview) -> None:
+        if not self._postponed:
+            self._until_retry = FORGET_DELAY
+        self._postponed.append(bytes(request))
+
+    def _retry_postponed(self) -> None:
+        """Answer the postponed requests, if no other waits or many were answered since."""
+        self._until_retry -= 1
+        if self._until_retry > 0 and self.has_waiting():
+            return
+        requests, self._postponed = self._postponed, []
+        self._is_retry = True
+        for request in requests:
+            self._answer(memoryview(request))
+        self._is_retry = False
 
     def _note_full(self) -> None:
         if not self._full:
@@ -150,6 +180,8 @@ class WritableServer(Server):
 
     def wait(self) -> None:
         """Commit if it was asked for; else see to it that what has changed is committed in time."""
+        if self._postponed:
+            self._retry_postponed()
         while True:
             if self._is_commit_asked:
                 self._is_commit_asked = False
@@ -346,10 +378,15 @@ class WritableServer(Server):
         self._ranges = (0, ())
         written = self.writable.write(node, offset, data, bool(flags & WRITE_KILL_SUIDGID))
         if written < size:
-            self._note_full()
-            if flags & WRITE_CACHE:
+            if flags & WRITE_CACHE or self._may_get_room():
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._note_full()
         return (written.to_bytes(4, "little") + bytes(4),)
+
+    def _statfs(self, node: int, body: memoryview) -> Reply:
+        if self._may_get_room():  # what was removed counts as free
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super()._statfs(node, body)
 
     def _fallocate(self, _: int, __: memoryview) -> Reply:
         raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP))
