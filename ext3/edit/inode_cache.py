@@ -375,11 +375,6 @@ class InodeCache:
                 self.run(lambda: self._delete_orphan(ino))
         self._orphans.discard(ino)
 
-    @property
-    def has_orphans(self) -> bool:
-        """Whether an inode is held that has no name, or had none at some time."""
-        return bool(self._orphans)
-
     def abandon(self) -> None:
         """Drop all holds and delete nothing."""
         self._held.clear()

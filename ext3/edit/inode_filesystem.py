@@ -342,8 +342,8 @@ class InodeFilesystem(Filesystem):
 
     @property
     def has_orphans(self) -> bool:
-        """Whether inodes are held that have lost their last name."""
-        return self._nodes.has_orphans
+        """True if there are files without a name: deleted when they are released."""
+        return self._session.last_orphan != 0
 
     # Content and attributes
 

@@ -148,7 +148,7 @@ class Ext3Backend:
         return node in self._counts
 
     def has_removed(self) -> bool:
-        return self.filesystem.has_orphans
+        return self.filesystem.usable and self.filesystem.has_orphans
 
     def is_private(self, directory: int, /) -> bool:
         return self._inode(directory) in self._working

@@ -102,6 +102,8 @@ class Server:
         self.backend = backend
         self.wanted = WANTED
         self.thread = 0
+        self.request = memoryview(b"")
+        """The request that is being answered, valid until then."""
         self._report = report or (lambda _: None)
         self.tell_fault: Callable[[OSError], None] | None = None
         self.faults = FAULTS | {errno.ESTALE}
@@ -155,22 +157,23 @@ class Server:
     def _answer(self, request: memoryview) -> None:
         """Answer one request."""
         _, opcode, unique, node, _, _, self.thread, *_ = _in_header.unpack_from(request)
+        self.request = request
         self.begin(opcode)
         handler = self._handlers.get(opcode)
         try:
             if handler is None:
-                self._fail(request, errno.EROFS if opcode in CHANGES else errno.ENOSYS)
+                self._fail(unique, errno.EROFS if opcode in CHANGES else errno.ENOSYS)
                 return
             reply = handler(node, request[IN_HEADER.size :])
         except OSError as error:
             number = error.errno or errno.EIO
             if number in self.faults:
                 self.note_fault(error)
-            self._fail(request, number)
+            self._fail(unique, number)
             return
         except Exception as error:  # noqa: BLE001 - a request must be answered, or its program hangs for ever
             self._report(f"internal error in FUSE operation {opcode}: {type(error).__name__}: {error}")
-            self._fail(request, errno.EIO)
+            self._fail(unique, errno.EIO)
             return
         if reply is not None:
             self._send(unique, reply)
@@ -180,18 +183,6 @@ class Server:
         tell, self.tell_fault = self.tell_fault, None
         if tell is not None:
             tell(error)
-
-    def answer_waiting(self) -> None:
-        """Answer the requests that wait, while another one is being answered."""
-        thread = self.thread
-        view = memoryview(bytearray(BUFFER_BYTES))
-        while self.has_waiting():
-            try:
-                size = os.readv(self.fd, [view])
-            except OSError:  # as in ``_serve``, which meets it again
-                break
-            self._answer(view[:size])
-        self.thread = thread
 
     def has_waiting(self) -> bool:
         """Return whether a request can be read."""
@@ -229,9 +220,8 @@ class Server:
             # longer than the kernel has asked for, as a symlink of a damaged image: it has made EIO of it
             self._report(f"an answer of {len(header) + sum(map(len, parts)):,} bytes is refused")
 
-    def _fail(self, request: memoryview, number: int) -> None:
+    def _fail(self, unique: int, number: int) -> None:
         """Answer a request with an error."""
-        unique = _in_header.unpack_from(request)[2]
         with suppress(FileNotFoundError):
             os.write(self.fd, _out_header.pack(OUT_HEADER.size, -number, unique))
 
@@ -263,7 +253,7 @@ class Server:
         # not ENOSYS: overlayfs of Linux 5.15 to 5.17 asks for flags of files by ioctl, and copies none up after that
         raise OSError(errno.ENOTTY, os.strerror(errno.ENOTTY))
 
-    def _lookup(self, node: int, body: memoryview) -> Reply:
+    def _lookup(self, node: int, body: memoryview) -> Reply | None:
         if len(body) > NAME_MAX + 1:
             raise OSError(errno.ENAMETOOLONG, os.strerror(errno.ENAMETOOLONG))
         found = self.backend.lookup(node, bytes(body[:-1]))
@@ -359,7 +349,7 @@ class Server:
             raise OSError(errno.E2BIG, os.strerror(errno.E2BIG))
         return _sized(names, body)
 
-    def _statfs(self, _: int, __: memoryview) -> Reply:
+    def _statfs(self, _: int, __: memoryview) -> Reply | None:
         found = self.backend.totals()
         values = (found.blocks, found.free_blocks, found.available_blocks, found.inodes, found.free_inodes)
         return (KERNEL_STATFS.packer.pack(*values, found.block_size, 255, found.block_size, 0, b""),)

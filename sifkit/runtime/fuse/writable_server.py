@@ -11,6 +11,7 @@ import os
 import signal
 import stat
 import time
+from collections import deque
 from collections.abc import Callable
 from typing import Literal
 
@@ -54,7 +55,9 @@ FULL: dict[int, Literal["bytes", "inodes"]] = {FULL_OF_BYTES: "bytes", FULL_OF_I
 FEW_BLOCKS = 16
 """Available blocks at most, where a request has failed for lack of them and not for another limit, as that of xattrs."""
 FORGET_DELAY = 16
-"""Requests after which the kernel has certainly sent a FORGET: it lets 8 others overtake it (``fuse_dev_do_read``)."""
+"""Requests after which the kernel has certainly sent a FORGET: it lets 8 others overtake it (``fuse_dev_do_read``).
+
+INTERRUPT does not count: it comes before all."""
 
 
 class WritableServer(Server):
@@ -79,10 +82,11 @@ class WritableServer(Server):
         self._full = 0
         self._has_overlay = has_overlay
         self._removed = RemovedNames()
-        self._postponed: list[bytes] = []
-        """Requests that found no room, or ask for it. A FORGET tells that a removed file is no longer open, and the kernel may
-        send what the program asks next before it: so they are answered after the requests that wait."""
-        self._until_retry = 0
+        self._postponed: deque[tuple[int, bytes]] = deque()
+        """Requests that are answered after those that wait, each with the turn in which it is at the latest.
+
+        Their answers depend on FORGETs, which the kernel may send after what the program asks next."""
+        self._turn = 0
         self._is_retry = False
         self._is_timed = False
         self._has_timer = False
@@ -126,32 +130,28 @@ class WritableServer(Server):
         self.writable.close()
         return self._full
 
-    def _fail(self, request: memoryview, number: int) -> None:
+    def _fail(self, unique: int, number: int) -> None:
         if number == errno.ENOSPC:
             if self._may_get_room():
-                self._postpone(request)
+                self._postpone()
                 return
             self._note_full()
-        super()._fail(request, number)
+        super()._fail(unique, number)
 
     def _may_get_room(self) -> bool:
-        """Return whether the FORGET of a removed file may be on its way."""
+        """Return whether the FORGET of a removed file, which tells that it is no longer open, may be on its way."""
         return not self._is_retry and self.writable.has_removed()
 
-    def _postpone(self, request: memoryview) -> None:
-        if not self._postponed:
-            self._until_retry = FORGET_DELAY
-        self._postponed.append(bytes(request))
+    def _postpone(self) -> None:
+        """Answer the request later, when the FORGETs that wait have come."""
+        self._postponed.append((self._turn + FORGET_DELAY, bytes(self.request)))
 
-    def _retry_postponed(self) -> None:
-        """Answer the postponed requests, if no other waits or many were answered since."""
-        self._until_retry -= 1
-        if self._until_retry > 0 and self.has_waiting():
-            return
-        requests, self._postponed = self._postponed, []
+    def _answer_postponed(self) -> None:
+        """Answer all postponed requests if no other waits, else those that have been postponed for long."""
+        has_waiting = self.has_waiting()
         self._is_retry = True
-        for request in requests:
-            self._answer(memoryview(request))
+        while self._postponed and (self._postponed[0][0] <= self._turn or not has_waiting):
+            self._answer(memoryview(self._postponed.popleft()[1]))
         self._is_retry = False
 
     def _note_full(self) -> None:
@@ -181,7 +181,7 @@ class WritableServer(Server):
     def wait(self) -> None:
         """Commit if it was asked for; else see to it that what has changed is committed in time."""
         if self._postponed:
-            self._retry_postponed()
+            self._answer_postponed()
         while True:
             if self._is_commit_asked:
                 self._is_commit_asked = False
@@ -196,6 +196,8 @@ class WritableServer(Server):
 
     def begin(self, opcode: int) -> None:
         self._is_busy = True
+        if not self._is_retry and opcode != Opcode.INTERRUPT:
+            self._turn += 1
         if self._removed and opcode not in NOT_OTHERS:
             self._removed.other_request(self.thread, is_change=opcode in CHANGES)
 
@@ -219,11 +221,12 @@ class WritableServer(Server):
 
     # Requests
 
-    def _lookup(self, node: int, body: memoryview) -> Reply:
+    def _lookup(self, node: int, body: memoryview) -> Reply | None:
         """Find a name, or the file that it led to before it was removed: see ``removed_names``."""
         name = bytes(body[:-1])
-        if self._removed.has_asked(self.thread, (node, name)):
-            self.answer_waiting()
+        if not self._is_retry and self._removed.has_asked(self.thread, (node, name)):
+            self._postpone()
+            return None
         if (node, name) not in self._removed:
             found = self._linked(node, name, self.backend.lookup(node, name))
             if self._removed:
@@ -383,9 +386,10 @@ class WritableServer(Server):
             self._note_full()
         return (written.to_bytes(4, "little") + bytes(4),)
 
-    def _statfs(self, node: int, body: memoryview) -> Reply:
+    def _statfs(self, node: int, body: memoryview) -> Reply | None:
         if self._may_get_room():  # what was removed counts as free
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            self._postpone()
+            return None
         return super()._statfs(node, body)
 
     def _fallocate(self, _: int, __: memoryview) -> Reply:
