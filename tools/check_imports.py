@@ -73,8 +73,12 @@ STARTED = (
     "sifkit.runtime.layers.kernel_layers",
     "sifkit.runtime.layers.served_layers",
     "sifkit.sif.descriptor_table",
+    "sifkit.runtime.fuse.ext3_backend",
+    "sifkit.runtime.fuse.writable_server",
+    "sifkit.overlay.images.filesystem_opening",
+    "sifkit.overlay.images.opening",
 )
-"""What a start of ``sifkit exec`` loads."""
+"""What a start of ``sifkit exec`` and its servers load."""
 SLOW_TO_LOAD = ("dataclasses", "inspect", "json", "uuid", "subprocess", "tempfile", "shutil")
 
 

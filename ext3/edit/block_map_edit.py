@@ -10,7 +10,6 @@ import errno
 import struct
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 from ..constants import DIRECT_BLOCKS, N_BLOCKS, POINTER_SIZE, SECTOR
 from ..errors import CorruptError, NoSpaceError, PathError
@@ -46,13 +45,15 @@ class FileTooLargeError(PathError):
     code = errno.EFBIG
 
 
-@dataclass(slots=True)
 class _Table:
     """Table of data pointers: the inode's (``block`` 0), a pointer block, or one yet to be allocated (None)."""
 
-    start: int
-    block: int | None
-    pointers: Pointers
+    __slots__ = ("block", "pointers", "start")
+
+    def __init__(self, start: int, block: int | None, pointers: Pointers) -> None:
+        self.start = start
+        self.block = block
+        self.pointers = pointers
 
     def holes(self, low: int, high: int) -> Iterator[tuple[int, int]]:
         """Yield (logical block, count) of the holes in logical blocks [low, high)."""

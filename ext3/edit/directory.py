@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..constants import NAME_MAX, FileType, HashVersion
 from ..errors import CorruptError, PathError, PathExistsError, PathNotFoundError
@@ -73,8 +73,7 @@ class DirectoryFullError(PathError):
     code = errno.ENOSPC
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryRules:
+class DirectoryRules(NamedTuple):
     """Directory settings of the superblock: hash seed (four words), version and signedness; features; inodes."""
 
     seed: tuple[int, int, int, int]

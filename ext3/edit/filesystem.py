@@ -15,7 +15,7 @@ from ..device.base import BlockDevice
 from ..errors import JournalFullError, PathIsDirectoryError
 from ..read.filesystem import PathOrIno
 from ..read.path_walk import AnyPath, path_bytes
-from . import file_data, namei, setattr
+from . import file_data, namei
 from .copy_file import SourceFile, SourceStream, copy_file
 from .file_handle import FileEditor
 from .inode_filesystem import InodeFilesystem
@@ -195,11 +195,9 @@ class WritableFilesystem(InodeFilesystem):
     ) -> None:
         """Set an attribute by its full name. ACLs have the form of the system calls and update the mode. Raise XattrError."""
         with errors_name(path):
-            ino = self._paths.resolve(path, follow)
-            self._run(lambda: setattr.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
+            self.set_xattr_at(self._paths.resolve(path, follow), name, value, create=create, replace=replace)
 
     def remove_xattr(self, path: PathOrIno, name: bytes, *, follow: bool = True) -> None:
         """Remove an attribute. Raise XattrError (ENODATA) if it does not exist."""
         with errors_name(path):
-            ino = self._paths.resolve(path, follow)
-            self._run(lambda: setattr.remove_attribute(self._nodes, ino, name))
+            self.remove_xattr_at(self._paths.resolve(path, follow), name)

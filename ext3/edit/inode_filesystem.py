@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
-from uuid import UUID
 
 from .. import hostio
 from ..constants import S_IFLNK, S_IFMT, S_IFREG
@@ -31,6 +30,8 @@ from .trim import trim
 from .unclosed import close_session, commit_when_forgotten, owns_file
 
 if TYPE_CHECKING:
+    from uuid import UUID
+
     import numpy as np
     import numpy.typing as npt
 
@@ -374,6 +375,20 @@ class InodeFilesystem(Filesystem):
         setattr.set_attributes(
             self._nodes, ino, mode=mode, uid=uid, gid=gid, size=size, atime=atime, mtime=mtime
         )  # fmt: skip
+
+    def data_ranges_at(self, ino: int) -> list[tuple[int, int]]:
+        """Return (offset, length) in bytes of what is not a hole of a regular file, ascending."""
+        return file_data.data_ranges(self._nodes, ino)
+
+    def set_xattr_at(
+        self, ino: int, name: bytes, value: bytes, *, create: bool = False, replace: bool = False
+    ) -> None:  # fmt: skip
+        """Set an attribute; see ``set_xattr``."""
+        self._run(lambda: setattr.set_attribute(self._nodes, ino, name, value, create=create, replace=replace))
+
+    def remove_xattr_at(self, ino: int, name: bytes) -> None:
+        """Remove an attribute. Raise XattrError (ENODATA) if it does not exist."""
+        self._run(lambda: setattr.remove_attribute(self._nodes, ino, name))
 
     def xattr(self, ino: int, name: bytes) -> bytes | None:
         """Return the value of an attribute by its full name, None if there is none; see ``xattrs``."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..alloc.system_blocks import SystemBlocks
 from ..constants import FIRST_INO, STATE_ERROR, STATE_VALID
@@ -18,8 +18,7 @@ from ..journal.replay import recover
 __all__ = ["Opened", "block_bitmaps", "inode_bitmaps", "open_for_changes"]
 
 
-@dataclass(frozen=True, slots=True)
-class Opened:
+class Opened(NamedTuple):
     """Image ready for changes. ``sequence``: of the next transaction of ``journal``. ``replayed``: transactions replayed."""
 
     superblock: Superblock

@@ -7,15 +7,17 @@ with, as there: nothing compares it. Source: e2fsprogs ``misc/tune2fs.c``, tried
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
-from uuid import UUID
+from typing import TYPE_CHECKING
 
 from ..constants import EXT3_MAGIC, LABEL_MAX
 from ..errors import GeometryError
 from ..format.schema import SUPERBLOCK
 from ..format.superblock import Superblock
 from .session import Session
+
+if TYPE_CHECKING:
+    from uuid import UUID
 
 __all__ = ["change_settings"]
 
@@ -36,11 +38,10 @@ def change_settings(
     if reserved_blocks is not None and not 0 <= reserved_blocks <= most:
         message = f"{reserved_blocks} reserved blocks are not from 0 to {most}"
         raise GeometryError(message, field="reserved_blocks", least=0, most=most)
-    new = replace(
-        old,
+    new = old._replace(
         label=old.label if label is None else label,
-        uuid=old.uuid if uuid is None else uuid,
-        geometry=geometry if reserved_blocks is None else replace(geometry, reserved_blocks=reserved_blocks),
+        uuid_bytes=old.uuid_bytes if uuid is None else uuid.bytes,
+        geometry=geometry if reserved_blocks is None else geometry._replace(reserved_blocks=reserved_blocks),
     )
     if new == old:
         return
@@ -62,5 +63,5 @@ def _change_copy(session: Session, block: int, new: Superblock) -> None:
     row = SUPERBLOCK.at(data)
     if row["s_magic"] != EXT3_MAGIC:
         return
-    row["s_volume_name"], row["s_uuid"], row["s_r_blocks_count"] = new.label, new.uuid.bytes, new.reserved_blocks
+    row["s_volume_name"], row["s_uuid"], row["s_r_blocks_count"] = new.label, new.uuid_bytes, new.reserved_blocks
     session.write_system(block, bytes(data))

@@ -5,8 +5,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..constants import STATE_VALID, SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
 from ..device.base import BlockDevice
 from ..format.schema import SUPERBLOCK
@@ -29,14 +27,14 @@ class SuperblockEditor:
 
     def present(self, free_blocks: int, free_inodes: int) -> Superblock:
         """Return the superblock with these counts."""
-        return replace(self.fixed, free_blocks=free_blocks, free_inodes=free_inodes, last_orphan=self.last_orphan)
+        return self.fixed._replace(free_blocks=free_blocks, free_inodes=free_inodes, last_orphan=self.last_orphan)
 
     def set_orphan(self, ino: int) -> None:
         self.last_orphan = ino
         self.changed = True
 
     def set_features(self, compat: int, ro_compat: int) -> None:
-        self.fixed = replace(self.fixed, compat=compat, ro_compat=ro_compat)
+        self.fixed = self.fixed._replace(compat=compat, ro_compat=ro_compat)
         self.changed = True
 
     def change(self, superblock: Superblock) -> None:
@@ -53,7 +51,7 @@ class SuperblockEditor:
         row["s_last_orphan"] = self.last_orphan
         row["s_feature_compat"], row["s_feature_ro_compat"] = self.fixed.compat, self.fixed.ro_compat
         row["s_r_blocks_count"] = self.fixed.reserved_blocks
-        row["s_volume_name"], row["s_uuid"] = self.fixed.label, self.fixed.uuid.bytes
+        row["s_volume_name"], row["s_uuid"] = self.fixed.label, self.fixed.uuid_bytes
         row["s_wtime"] = seconds & 0xFFFFFFFF
         self._next = bytes(raw)
         return self._next

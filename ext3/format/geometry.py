@@ -9,9 +9,8 @@ Units: blocks unless a name says bytes; group numbers start at 0, inode numbers 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..constants import FIRST_INO, MAX_BLOCK_SIZE, MIN_BLOCK_SIZE, MIN_INODE_SIZE, MIN_JOURNAL_BLOCKS, POINTER_SIZE
 from ..defaults import default_block_size, default_inode_ratio
@@ -69,12 +68,8 @@ def reserved_share(reserved: int, of_blocks: int, blocks: int) -> int:
     return min(blocks // 2, max(min(1, reserved), reserved * blocks // of_blocks))
 
 
-@dataclass(frozen=True, slots=False)
-class Geometry:
-    """Fixed layout of one filesystem. ``first_meta_bg``: the first descriptor block that lies in a group it describes
-    (meta_bg), None if all of them follow the superblock. Where bitmaps and inode tables lie, the descriptors say; the
-    places here are those of a fresh filesystem without meta_bg.
-    """
+class _Fields(NamedTuple):
+    """Numbers that the rest of a geometry follows from."""
 
     block_size: int
     blocks: int
@@ -87,6 +82,13 @@ class Geometry:
     resize_inode: bool
     sparse_super: bool = True
     first_meta_bg: int | None = None
+
+
+class Geometry(_Fields):
+    """Fixed layout of one filesystem. ``first_meta_bg``: the first descriptor block that lies in a group it describes
+    (meta_bg), None if all of them follow the superblock. Where bitmaps and inode tables lie, the descriptors say; the
+    places here are those of a fresh filesystem without meta_bg.
+    """
 
     @cached_property
     def groups(self) -> int:

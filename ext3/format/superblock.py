@@ -10,9 +10,7 @@ as dumpe2fs prints them (``lib/e2p/feature.c``).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..constants import (
     EXT3_COMPAT,
@@ -40,6 +38,9 @@ from .other_formats import guess_backup, guess_format
 from .schema import SUPERBLOCK
 from .violation import Violation
 
+if TYPE_CHECKING:
+    from uuid import UUID
+
 __all__ = [
     "Superblock",
     "feature_names",
@@ -59,8 +60,7 @@ MAX_GROUPS = 1 << 22
 """Most groups supported (128 MiB of descriptors), eight times those of the largest ext3 that mke2fs makes by default."""
 
 
-@dataclass(frozen=True, slots=True)
-class Superblock:
+class Superblock(NamedTuple):
     """Decoded superblock. Counts are in blocks or inodes, times in seconds since 1970 (0 = never), sizes in bytes.
 
     ``geometry``: the fixed layout.
@@ -78,7 +78,7 @@ class Superblock:
     ro_compat: int
     features: tuple[str, ...]
     label: bytes
-    uuid: UUID
+    uuid_bytes: bytes
     last_mounted: bytes
     creator_os: int
     group_number: int
@@ -93,7 +93,7 @@ class Superblock:
     reserved_gid: int
     journal_ino: int
     journal_dev: int
-    journal_uuid: UUID
+    journal_uuid_bytes: bytes
     journal_backup_type: int
     journal_backup: tuple[int, ...]
     last_orphan: int
@@ -104,6 +104,15 @@ class Superblock:
     min_extra_isize: int
     want_extra_isize: int
     overhead_blocks: int
+
+    @property
+    def uuid(self) -> UUID:
+        return _uuid(self.uuid_bytes)
+
+    @property
+    def journal_uuid(self) -> UUID:
+        """That of the device of a journal outside; all zeros without one."""
+        return _uuid(self.journal_uuid_bytes)
 
     @property
     def block_size(self) -> int:
@@ -264,7 +273,7 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
             *feature_names("ro_compat", ro_compat),
         ),
         label=_text(fields["s_volume_name"]),
-        uuid=UUID(bytes=fields["s_uuid"]),
+        uuid_bytes=fields["s_uuid"],
         last_mounted=_text(fields["s_last_mounted"]),
         creator_os=fields["s_creator_os"],
         group_number=fields["s_block_group_nr"],
@@ -279,7 +288,7 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
         reserved_gid=fields["s_def_resgid"],
         journal_ino=fields["s_journal_inum"],
         journal_dev=fields["s_journal_dev"],
-        journal_uuid=UUID(bytes=fields["s_journal_uuid"]),
+        journal_uuid_bytes=fields["s_journal_uuid"],
         journal_backup_type=fields["s_jnl_backup_type"],
         journal_backup=tuple(fields["s_jnl_blocks"]),
         last_orphan=fields["s_last_orphan"],
@@ -291,6 +300,12 @@ def parse_superblock(raw: bytes, *, device_size: int) -> Superblock:
         want_extra_isize=fields["s_want_extra_isize"],
         overhead_blocks=fields["s_overhead_clusters"],
     )
+
+
+def _uuid(value: bytes) -> UUID:
+    from uuid import UUID  # loading it opens four more files, and few ask for one
+
+    return UUID(bytes=value)
 
 
 def _text(value: bytes) -> bytes:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import struct
 from bisect import bisect_right
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ..constants import JBD_MAGIC, S_IFMT, S_IFREG
 from ..device.base import BlockDevice
@@ -60,8 +59,7 @@ def sequence_after(sequence: int, steps: int = 1) -> int:
     return (sequence + steps) % _WRAP
 
 
-@dataclass(frozen=True, slots=True)
-class Journal:
+class Journal(NamedTuple):
     """Internal journal. ``extents``: (journal block, filesystem block, count), without holes.
 
     Journal block 0 holds the superblock ``raw`` (1024 bytes); blocks ``first`` to maxlen - 1 are the log. ``start`` is the
@@ -108,7 +106,6 @@ class Journal:
                 yield block, length
 
 
-@dataclass(slots=True)
 class Replay:
     """Changes a log makes: ``blocks`` maps a filesystem block to the journal block that holds its new content.
 
@@ -116,12 +113,13 @@ class Replay:
     gets number ``next_sequence``. ``outside``: blocks outside of the filesystem, whose content was left out.
     """
 
-    journal: Journal
-    blocks: dict[int, int] = field(default_factory=dict)
-    escaped: set[int] = field(default_factory=set)
-    transactions: int = 0
-    next_sequence: int = 0
-    outside: list[int] = field(default_factory=list)
+    def __init__(self, journal: Journal) -> None:
+        self.journal = journal
+        self.blocks: dict[int, int] = {}
+        self.escaped: set[int] = set()
+        self.transactions = 0
+        self.next_sequence = 0
+        self.outside: list[int] = []
 
     def load(self, device: BlockDevice, block: int) -> bytes:
         """Return the new content of ``block``, one of ``blocks``."""
@@ -227,13 +225,13 @@ def journal_extents(device: BlockDevice, superblock: Superblock, inode: Inode) -
     return extents
 
 
-@dataclass(slots=True)
 class _Open:
     """Transaction being read, before its commit block."""
 
-    tags: list[tuple[int, int, int]] = field(default_factory=list)
-    revoked: list[int] = field(default_factory=list)
-    problem: CorruptError | None = None
+    def __init__(self) -> None:
+        self.tags: list[tuple[int, int, int]] = []
+        self.revoked: list[int] = []
+        self.problem: CorruptError | None = None
 
 
 def scan_log(device: BlockDevice, journal: Journal, *, blocks_count: int, leave_out: bool = False) -> Replay:

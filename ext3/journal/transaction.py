@@ -12,7 +12,7 @@ from __future__ import annotations
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ..constants import JBD_MAGIC
 from ..device.base import BlockDevice
@@ -78,8 +78,7 @@ def write_blocks(device: BlockDevice, blocks: Mapping[int, Content], block_size:
             device.write(first * block_size, b"".join([blocks[block] for block in range(first, first + count)]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Logged:
+class _Logged(NamedTuple):
     """Committed transaction in the log: number ``sequence``, in ``length`` journal blocks from ``position`` on."""
 
     sequence: int

@@ -11,7 +11,6 @@ import errno
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Self, overload
 
@@ -91,8 +90,7 @@ class Filesystem:
         self._groups = read_groups(self.device, self._superblock)
         # As the kernel counts at mount. The superblock's counts are written at unmount only, never through the journal; and
         # fuse2fs writes those of an image inside a file to the wrong place.
-        self._superblock = replace(
-            self._superblock,
+        self._superblock = self._superblock._replace(
             free_blocks=sum(self._groups["bg_free_blocks_count"]),
             free_inodes=sum(self._groups["bg_free_inodes_count"]),
         )

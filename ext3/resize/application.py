@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..device.base import BlockDevice, ResizableDevice
@@ -111,7 +111,7 @@ class _Application:
             restore_resize_inode(changes, plan.new, self.map_at)
         else:
             restore_resize_inode(changes, plan.new, None)
-        left = replace(plan.old, reserved_gdt_blocks=0) if plan.beyond_reserve else plan.old
+        left = plan.old._replace(reserved_gdt_blocks=0) if plan.beyond_reserve else plan.old
         finish_groups(changes, left, plan.new)
         changes.close()
         write_backups(self.device, plan.new, changes.raw, changes.groups)

@@ -8,8 +8,6 @@ Source: e2fsprogs ``resize/resize2fs.c`` (adjust_fs_info), ``lib/ext2fs/closefs.
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..errors import GeometryError
 from ..format.geometry import MIN_LAST_GROUP_BLOCKS, Geometry, descriptor_blocks, group_count, reserved_share
 from ..format.group_desc import Groups
@@ -33,8 +31,7 @@ def geometry_of_size(old: Geometry, blocks: int) -> Geometry:
         reserved, resize_inode, first_meta_bg = 0, False, before
     elif resize_inode:
         reserved = min(reserved + before - after, old.block_size // 4)
-    return replace(
-        old,
+    return old._replace(
         blocks=blocks,
         reserved_gdt_blocks=reserved,
         reserved_blocks=reserved_share(old.reserved_blocks, old.blocks, blocks),

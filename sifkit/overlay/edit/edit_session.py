@@ -174,7 +174,7 @@ def _working_copy(window: Window, options: EditOptions) -> Iterator[tuple[Overla
         notes = keep_attributes(fd, file.fd)
         # The copy is locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        with _open_writable(replace(window, fd=file.fd), options) as editor:
+        with _open_writable(window._replace(fd=file.fd), options) as editor:
             yield editor, notes
         file.commit(OpenedFile(fd, found))
 

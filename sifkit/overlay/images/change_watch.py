@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ext3 import hostio
 from ext3.constants import SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE
@@ -23,8 +23,7 @@ JournalPosition = tuple[int, int] | None
 """Sequence number and first block of the log; None without a journal that can be read."""
 
 
-@dataclass(frozen=True, slots=True)
-class ImageState:
+class ImageState(NamedTuple):
     """State of an image at one moment, as far as it shows that others write to it."""
 
     mtime_ns: int

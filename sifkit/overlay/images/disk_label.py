@@ -9,7 +9,7 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ext3 import hostio
 
@@ -36,8 +36,7 @@ _gpt_entry = struct.Struct("<16s16xQQ")
 _magic = struct.Struct("<H")
 
 
-@dataclass(frozen=True, slots=True)
-class DiskPartition:
+class DiskPartition(NamedTuple):
     """Partition ``number``, from 1, at byte ``offset`` of a disk, with ``size`` bytes."""
 
     number: int

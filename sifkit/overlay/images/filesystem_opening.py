@@ -8,8 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ext3 import hostio
 
@@ -37,8 +36,7 @@ __all__ = [
 FilesystemKind = Literal["ext3", "squashfs", "directory"]
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedFilesystem:
+class OpenedFilesystem(NamedTuple):
     """Filesystem of the file at ``path``, or of object ``object_id`` of the SIF there, opened for reading.
 
     ``image``: its facts, if it is ext2 or ext3. ``summary``: of a squashfs, one line.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from ext3 import hostio
 from ext3.device.base import BlockDevice
@@ -37,8 +37,7 @@ __all__ = [
 OVERLAY = "overlay"
 
 
-@dataclass(frozen=True, slots=True)
-class FileDetails:
+class FileDetails(NamedTuple):
     """Facts of an ext3 inode beyond its Stat. ``crtime``: nanoseconds since 1970 if known."""
 
     crtime: int | None

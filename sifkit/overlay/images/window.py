@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import FormatError, TruncatedError, human, show
 from .disk_label import end_of_room
@@ -20,8 +19,7 @@ IN_LARGER_FILE = "it is a part of a larger file"
 """Reason for which the runtimes would not use a filesystem at an offset."""
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
+class Window(NamedTuple):
     """Window of ``size`` bytes at ``offset`` of the file at ``path``, open as ``fd``.
 
     ``partition``: of a SIF image, which the window is; None: the whole file, or from ``offset`` on. ``reasons``: why the

@@ -200,7 +200,7 @@ def _resize_copy(
         notes = keep_attributes(window.fd, file.fd)
         # Locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)
-        copy = replace(window, fd=file.fd)
+        copy = window._replace(fd=file.fd)
         after = apply_plan(copy, planned, start, progress, device_bytes=planned.target, journaled=False)
         file.commit(OpenedFile(window.fd, found))
     return after, notes

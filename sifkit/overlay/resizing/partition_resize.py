@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import replace
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
@@ -124,7 +123,7 @@ def _resize_in_place(
             if target > found.size:
                 with full_host_errors(edited.path, start.needed_bytes, size=found.offset + target, in_place=True):
                     sif.resize_object(found.id, target)
-                window = replace(window, size=target)
+                window = window._replace(size=target)
             after = apply_plan(window, planned, start, progress, zero_from=found.size if target > found.size else None)
     except BaseException:
         with hostio.signals_deferred():

@@ -298,7 +298,7 @@ def _plan_of(old: Filesystem, room: int, work: _Work) -> _NewFilesystem:
     size = None if options.size == "auto" else options.size or room
     plan = _planned(tree, _image_options(old, tree, size, room, options), stamp, options)
     kept = reserved_share(found.reserved_blocks, found.blocks_count, plan.geometry.blocks)
-    plan = replace(plan, geometry=replace(plan.geometry, reserved_blocks=kept))
+    plan = replace(plan, geometry=plan.geometry._replace(reserved_blocks=kept))
     progress.advance(len(tree))
     size_bytes = plan.geometry.size_bytes if size is None else max(size, plan.geometry.size_bytes)
     return _NewFilesystem(plan, size_bytes, _lost_times(tree, plan.geometry.inode_size))

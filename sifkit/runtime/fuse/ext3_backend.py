@@ -17,7 +17,7 @@ import stat as modes
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
-from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.inode_filesystem import InodeFilesystem
 from ext3.errors import NoSpaceError
 from ext3.format.indirect_blocks import file_limit
 from ext3.format.inode import Stat
@@ -72,7 +72,7 @@ class Ext3Backend:
         ``work``: path of the directory where overlayfs works; empty if none lies above: then there are no marks, and
         everything may be filled.
         """
-        self.filesystem = WritableFilesystem(ImageDevice(fd, offset, size), late_checkpoint=True)
+        self.filesystem = InodeFilesystem(ImageDevice(fd, offset, size), late_checkpoint=True)
         self._block_size = self.filesystem.superblock.block_size
         self._largest_file = file_limit(self._block_size)
         superblock = self.filesystem.superblock
@@ -220,8 +220,7 @@ class Ext3Backend:
         return self.filesystem.read_at(self._inode(node), offset, size)
 
     def data_ranges(self, node: int, /) -> Sequence[tuple[int, int]]:
-        with self.filesystem.open_file(self._inode(node)) as file:
-            return file.data_ranges()
+        return self.filesystem.data_ranges_at(self._inode(node))
 
     def list_directory(self, node: int, /) -> Sequence[ListedName]:
         entries = self.filesystem.list_directory(self._directory(node)).entries
@@ -306,8 +305,7 @@ class Ext3Backend:
     def _write_part(self, ino: int, offset: int, data: memoryview) -> int:
         """Write the beginning of data, as much as there is room for; return its length. What was there is written over."""
         block = self._block_size
-        with self.filesystem.open_file(ino) as file:
-            ranges = [(at // block, -(-(at + size) // block)) for at, size in file.data_ranges()]
+        ranges = [(at // block, -(-(at + size) // block)) for at, size in self.filesystem.data_ranges_at(ino)]
         written, piece = 0, len(data)
         while written < len(data):
             start = offset + written
@@ -426,14 +424,14 @@ class Ext3Backend:
         if name == OPAQUE and self._has_overlay:
             set_opaque(self.filesystem, ino, value)
         else:
-            self.filesystem.set_xattr(ino, name, value, create=create, replace=replace, follow=False)
+            self.filesystem.set_xattr_at(ino, name, value, create=create, replace=replace)
 
     def remove_xattr(self, node: int, name: bytes, /) -> None:
         ino = self._inode(node)
         if name == OPAQUE and self._has_overlay:
             remove_opaque(self.filesystem, ino)
         else:
-            self.filesystem.remove_xattr(ino, name, follow=False)
+            self.filesystem.remove_xattr_at(ino, name)
 
 
 def _node(found: Stat) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from functools import partial
 
 from ext3.constants import S_IFCHR, S_IFMT
-from ext3.edit.filesystem import WritableFilesystem
+from ext3.edit.inode_filesystem import InodeFilesystem
 
 from ...vfs.whiteouts import (
     FUSE_LEFTOVER,
@@ -49,13 +49,13 @@ def shown_xattrs(stored: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
     return shown
 
 
-def opaque_value(filesystem: WritableFilesystem, ino: int) -> bytes | None:
+def opaque_value(filesystem: InodeFilesystem, ino: int) -> bytes | None:
     """Return the value of the opaque mark as it is shown; None if there is none."""
     found = [filesystem.xattr(ino, name) for name in _STORED]
     return YES if YES in found else filesystem.xattr(ino, OPAQUE)
 
 
-def mark_value(filesystem: WritableFilesystem, ino: int, name: bytes) -> bytes | None:
+def mark_value(filesystem: InodeFilesystem, ino: int, name: bytes) -> bytes | None:
     """Return the value of an xattr, or of root's mark of the same meaning: then the kernel refuses the file, and says so."""
     found = filesystem.xattr(ino, name)
     if found is None and name in _OF_ROOT:
@@ -63,17 +63,17 @@ def mark_value(filesystem: WritableFilesystem, ino: int, name: bytes) -> bytes |
     return found
 
 
-def set_opaque(filesystem: WritableFilesystem, ino: int, value: bytes) -> None:
+def set_opaque(filesystem: InodeFilesystem, ino: int, value: bytes) -> None:
     """Set the opaque mark for all readers."""
 
     def both() -> None:
         for name in OPAQUE_XATTRS:
-            filesystem.set_xattr(ino, name, value)
+            filesystem.set_xattr_at(ino, name, value)
 
     filesystem.atomically(both)
 
 
-def remove_opaque(filesystem: WritableFilesystem, ino: int) -> None:
+def remove_opaque(filesystem: InodeFilesystem, ino: int) -> None:
     """Remove the opaque mark for all readers. Raises OSError (ENODATA) if there is none."""
     if opaque_value(filesystem, ino) is None:
         raise OSError(errno.ENODATA, os.strerror(errno.ENODATA))
@@ -81,12 +81,12 @@ def remove_opaque(filesystem: WritableFilesystem, ino: int) -> None:
     def every() -> None:
         for name in _STORED:
             if filesystem.xattr(ino, name) is not None:
-                filesystem.remove_xattr(ino, name)
+                filesystem.remove_xattr_at(ino, name)
 
     filesystem.atomically(every)
 
 
-def replace_marks(filesystem: WritableFilesystem, directory: int) -> None:
+def replace_marks(filesystem: InodeFilesystem, directory: int) -> None:
     """Replace the ``.wh.`` files of a directory by the kernel's marks.
 
     Left as they are, as ``sifkit overlay normalize`` leaves them: names with this prefix that are no marks, for they have
@@ -106,12 +106,12 @@ def replace_marks(filesystem: WritableFilesystem, directory: int) -> None:
             filesystem.atomically(partial(_replace_mark, filesystem, directory, name, hidden))
 
 
-def _replace_mark(filesystem: WritableFilesystem, directory: int, mark: bytes, hidden: bytes) -> None:
+def _replace_mark(filesystem: InodeFilesystem, directory: int, mark: bytes, hidden: bytes) -> None:
     filesystem.unlink_at(directory, mark)
     filesystem.mknod_at(directory, hidden, S_IFCHR)
 
 
-def _replace_opaque_mark(filesystem: WritableFilesystem, directory: int, mark: bytes) -> None:
+def _replace_opaque_mark(filesystem: InodeFilesystem, directory: int, mark: bytes) -> None:
     if mark == OPAQUE_WHITEOUT:
         set_opaque(filesystem, directory, YES)
     filesystem.unlink_at(directory, mark)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from ext3.errors import GeometryError
@@ -41,7 +39,7 @@ def test_inside_the_reserve_nothing_moves() -> None:
 
 @pytest.mark.parametrize("reserve", [True, False])
 def test_beyond_the_reserve_new_descriptors_lie_in_their_groups(reserve: bool) -> None:
-    old = replace(OLD, reserved_gdt_blocks=2 if reserve else 0, resize_inode=reserve)
+    old = OLD._replace(reserved_gdt_blocks=2 if reserve else 0, resize_inode=reserve)
     new = resized_geometry(old, descriptors(old), 3000 * 1024)
     assert (new.resize_inode, new.reserved_gdt_blocks, new.first_meta_bg) == (False, 0, old.descriptor_blocks)
     assert (new.columns.head_blocks[:8] <= old.columns.head_blocks).all()
@@ -58,13 +56,13 @@ def test_beyond_the_reserve_new_descriptors_lie_in_their_groups(reserve: bool) -
 
 def test_first_meta_bg_never_exceeds_the_descriptor_blocks() -> None:
     """The kernel refuses it."""
-    old = replace(geometry_of_size(OLD, 3000 * 1024), resize_inode=False, reserved_gdt_blocks=0, first_meta_bg=9)
+    old = geometry_of_size(OLD, 3000 * 1024)._replace(resize_inode=False, reserved_gdt_blocks=0, first_meta_bg=9)
     assert geometry_of_size(old, 600 * 1024).first_meta_bg == 3
-    assert geometry_of_size(replace(old, first_meta_bg=40), 6000 * 1024).first_meta_bg == 12
+    assert geometry_of_size(old._replace(first_meta_bg=40), 6000 * 1024).first_meta_bg == 12
 
 
 def test_the_reserve_never_exceeds_a_quarter_of_a_block() -> None:
-    old = replace(geometry_of_size(OLD, 3000 * 1024), reserved_gdt_blocks=255)
+    old = geometry_of_size(OLD, 3000 * 1024)._replace(reserved_gdt_blocks=255)
     assert geometry_of_size(old, 60 * 1024).reserved_gdt_blocks == 256
 
 
@@ -118,7 +116,7 @@ def test_limits() -> None:
     with pytest.raises(GeometryError) as caught:
         resized_geometry(small, descriptors(small), MAX_BLOCKS + 1)
     assert caught.value.most == MAX_BLOCKS * 1024
-    many = replace(large, inodes_per_group=32768)
+    many = large._replace(inodes_per_group=32768)
     most = 131071 * 32768
     assert resized_geometry(many, table, most).inodes < 1 << 32
     with pytest.raises(GeometryError) as caught:

@@ -203,7 +203,7 @@ def test_opaque_marks_are_stored_for_both_kinds_of_mounts(backend: Ext3Backend) 
     stored = {b"user.overlay.opaque": b"y", b"trusted.overlay.opaque": b"y"}
     assert backend.filesystem.xattrs(entry.attributes.ino) == stored
     assert backend.xattrs(entry.node) == {b"user.overlay.opaque": b"y"}
-    backend.filesystem.remove_xattr(entry.attributes.ino, b"user.overlay.opaque")
+    backend.filesystem.remove_xattr_at(entry.attributes.ino, b"user.overlay.opaque")
     assert backend.xattr(entry.node, b"user.overlay.opaque") == b"y"
     assert backend.xattr(entry.node, b"trusted.overlay.opaque") is None
     backend.remove_xattr(entry.node, b"user.overlay.opaque")
