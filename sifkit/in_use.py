@@ -16,9 +16,10 @@ from contextlib import suppress
 from typing import Literal, NamedTuple
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from .atomic import HostPath, LockState, lock_state
 from .errors import IN_USE_HINT, ImageInUseError, show
+from .file_locks import LockState, lock_state
 from .lock_wait import retry_in_use
 
 __all__ = [

@@ -9,10 +9,10 @@ and again: the system has no wait for a lock that ends after some time, and moun
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import TypeVar
 
 from .errors import ImageInUseError
@@ -45,7 +45,13 @@ class _Budget:
         self.left = max(0.0, self.left - (time.monotonic() - began))
 
 
-_budget: ContextVar[_Budget | None] = ContextVar("budget", default=None)
+class _Waiting(threading.local):
+    """Budget of the block that each thread is in; None outside."""
+
+    budget: _Budget | None = None
+
+
+_waiting = _Waiting()
 
 
 @contextmanager
@@ -54,26 +60,29 @@ def wait_for_images(seconds: float, notify: Notify | None = None) -> Iterator[No
 
     ``notify``: called with the error that would be raised, when the wait for an image begins.
     """
-    token = _budget.set(_Budget(seconds, notify))
-    try:
+    with _with_budget(_Budget(seconds, notify)):
         yield
-    finally:
-        _budget.reset(token)
 
 
 @contextmanager
 def without_waiting() -> Iterator[None]:
     """Do not wait in the block."""
-    token = _budget.set(None)
+    with _with_budget(None):
+        yield
+
+
+@contextmanager
+def _with_budget(budget: _Budget | None) -> Iterator[None]:
+    before, _waiting.budget = _waiting.budget, budget
     try:
         yield
     finally:
-        _budget.reset(token)
+        _waiting.budget = before
 
 
 def retry_in_use(attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` does; call it again while it raises ImageInUseError and there is time to wait."""
-    budget = _budget.get()
+    budget = _waiting.budget
     if budget is None:
         return attempt()
     pause = FIRST_PAUSE

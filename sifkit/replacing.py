@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from ext3 import hostio
 from ext3.hostio import HostPath
 
-from .atomic import lock_range, still_named
 from .errors import ImageInUseError, NotReplaceableError, TargetError, UsageError, show
+from .file_locks import lock_range, still_named
 from .in_use import ImageUse, LoopFiles, Mount, fuse_servers, image_use, in_use_error
 from .lock_wait import retry_in_use, without_waiting
 from .output_path import resolve_output

@@ -26,7 +26,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 
 __all__ = ["COMMANDS", "NODES", "Command", "main", "outcome_of"]
 

@@ -22,9 +22,9 @@ from ext3.fsck.context import CheckOptions
 from ext3.fsck.finding import Finding, Report
 from ext3.fsck.policy import Policy
 from ext3.fsck.undo import UndoRecorder, UndoResult, put_back
+from ext3.hostio import HostPath
 from ext3.newfs.stamp import Stamp
 
-from ..atomic import HostPath
 from ..errors import FormatError, UsageError, show
 from .images.change_watch import ChangeWatch, ImageState
 from .images.image_format import image_kind

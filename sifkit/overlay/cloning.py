@@ -15,8 +15,8 @@ from ext3.device.base import FileDevice
 from ext3.errors import CorruptError
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import Superblock, read_superblock
+from ext3.hostio import HostPath
 
-from ..atomic import HostPath
 from ..errors import SifkitError, UsageError, show
 from ..host_space import filled_holes_notes, full_host_errors
 from .destination import EXT_IMAGES, check_destination, new_file

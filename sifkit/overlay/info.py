@@ -28,8 +28,8 @@ from ext3.errors import Ext3Error
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import MAX_LOG_BLOCK_SIZE, feature_names, read_superblock
 from ext3.fsck.preparation import QuickLook, quick_look
+from ext3.hostio import HostPath
 
-from ..atomic import HostPath
 from ..errors import FormatError, human
 from ..in_use import ImageUse, image_use
 from ..vfs.file_tree import FileTree, StatFS

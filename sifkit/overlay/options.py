@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import IO, Literal
 from uuid import UUID
 
+from ext3.hostio import HostPath
 from ext3.progress import Progress
-
-from ..atomic import HostPath
 
 __all__ = ["RESERVED_BLOCKS", "CreateOptions", "CreateResult", "ImageLayout", "Profile", "Progress", "XattrPolicy"]
 

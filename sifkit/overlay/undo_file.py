@@ -9,8 +9,9 @@ from types import TracebackType
 from typing import Self
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ..atomic import AtomicFile, HostPath
+from ..atomic import AtomicFile
 from ..errors import NotReplaceableError, TargetError, show
 from ..host_space import full_host_errors
 

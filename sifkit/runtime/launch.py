@@ -295,7 +295,8 @@ def _run_above_directories(
     plan: RunPlan, merged: int, session: Session, layers: ServedLayers, start_of: StartOf, notify: Notify
 ) -> int:
     """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
-    from .layers.kernel_layers import KernelLayers, upper_directories
+    from .layers.kernel_layers import KernelLayers
+    from .layers.writable_layer import upper_directories
 
     parts = list(plan.layers[merged:])
     if merged:

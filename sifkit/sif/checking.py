@@ -11,7 +11,8 @@ from collections import Counter
 from collections.abc import Iterator
 from hashlib import sha256
 
-from ..atomic import HostPath
+from ext3.hostio import HostPath
+
 from ..errors import counted, human, show
 from .descriptor_table import open_image_file
 from .errors import CorruptSIFError, NotSIFError, SIFError, TruncatedSIFError

@@ -11,8 +11,9 @@ import stat
 from dataclasses import dataclass
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ..atomic import AtomicFile, HostPath
+from ..atomic import AtomicFile
 from ..file_attributes import keep_attributes
 from ..host_space import filled_holes_notes, full_host_errors
 from ..replacing import OpenedFile

@@ -10,8 +10,11 @@ from types import TracebackType
 from typing import IO, Literal, Self
 from uuid import UUID
 
-from ..atomic import AtomicFile, HostPath, open_locked
+from ext3.hostio import HostPath
+
+from ..atomic import AtomicFile
 from ..errors import SifkitError, counted
+from ..file_locks import open_locked
 from ..host_space import full_host_errors
 from .descriptor_table import open_image_file
 from .format.placement import DEFAULT_CAPACITY

@@ -6,9 +6,11 @@ import os
 from typing import IO
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ..atomic import AtomicFile, HostPath, lock_range, new_file_mode
+from ..atomic import AtomicFile, new_file_mode
 from ..errors import ImageInUseError, NotReplaceableError, show
+from ..file_locks import lock_range
 from ..in_use import check_open_unused
 from ..replacing import Replaceable, check_output
 from .errors import EditError, NotWritableError
@@ -76,7 +78,7 @@ def load_locked(store: Store, path: str | None) -> tuple[State, bool]:
 
 
 def lock_for_writing(fd: int, *, offset: int, size: int, path: str) -> bool:
-    """Call ``atomic.lock_range`` for writing."""
+    """Call ``file_locks.lock_range`` for writing."""
     return lock_range(fd, write=True, offset=offset, size=size, path=path)
 
 

@@ -6,7 +6,9 @@ import os
 from collections.abc import Iterator
 from typing import IO, Unpack
 
-from ..atomic import AtomicFile, HostPath, new_file_mode
+from ext3.hostio import HostPath
+
+from ..atomic import AtomicFile, new_file_mode
 from ..host_space import full_host_errors
 from ..replacing import ANY_FILE, check_output
 from . import select

@@ -11,7 +11,8 @@ from bisect import bisect_right
 from collections.abc import Iterable
 from contextlib import ExitStack
 
-from ..atomic import HostPath
+from ext3.hostio import HostPath
+
 from .checking import check
 from .commit import Growth, commit_switch
 from .errors import NotWritableError

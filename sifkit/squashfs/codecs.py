@@ -50,9 +50,24 @@ def _too_large(limit: int) -> CorruptSquashfsError:
 
 def _load_gzip() -> Inflate:
     """zlib streams: by libdeflate where it is installed, which takes a third of the time."""
+    try:
+        import deflate
+    except ImportError:
+        return _with_zlib()
+
+    def with_libdeflate(data: bytes | memoryview, limit: int) -> bytes:
+        try:
+            return bytes(deflate.zlib_decompress(data, limit))
+        except deflate.DeflateError:
+            return _with_zlib()(data, limit)  # which tells what is wrong
+
+    return with_libdeflate
+
+
+def _with_zlib() -> Inflate:
     import zlib
 
-    def with_zlib(data: bytes | memoryview, limit: int) -> bytes:
+    def inflate(data: bytes | memoryview, limit: int) -> bytes:
         stream = zlib.decompressobj()
         try:
             found = stream.decompress(data, limit + 1)
@@ -64,18 +79,7 @@ def _load_gzip() -> Inflate:
             raise _damaged("gzip")
         return found
 
-    try:
-        import deflate
-    except ImportError:
-        return with_zlib
-
-    def with_libdeflate(data: bytes | memoryview, limit: int) -> bytes:
-        try:
-            return bytes(deflate.zlib_decompress(data, limit))
-        except deflate.DeflateError:
-            return with_zlib(data, limit)  # which tells what is wrong
-
-    return with_libdeflate
+    return inflate
 
 
 def _load_lzma() -> Inflate:

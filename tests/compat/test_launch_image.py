@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.atomic import lock_state
+from sifkit.file_locks import lock_state
 from sifkit.runtime.planning.run_plan import Layer, Mount, Upper, Way
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs

@@ -6,7 +6,8 @@ import os
 import re
 from collections.abc import Iterable, Iterator
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import FormatError, InputError, human, show
 
 __all__ = ["DigestList"]

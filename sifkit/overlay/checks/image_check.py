@@ -15,8 +15,8 @@ from contextlib import ExitStack
 from hashlib import sha256
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath
 from ...errors import SifkitError, show
 from ..images.image_format import HEAD_BYTES
 from .filesystem_check import Advance, Place, check_ext3, check_squashfs_part, image_kind_of

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from itertools import chain
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath
 from ...errors import show
 from ..images.image_format import HEAD_BYTES
 from .digest_list import DigestList

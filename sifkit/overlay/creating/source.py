@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import IO, TYPE_CHECKING
 
 from ext3.errors import Ext3Error, SourceError
+from ext3.hostio import HostPath
 from ext3.newfs.content import Content, MemoryContent
 from ext3.progress import Progress
 from ext3.scan.host_directory import ScanOptions, host_times, scan_directory
 
-from ...atomic import HostPath
 from ...errors import counted, show
 from ...vfs.whiteouts import FUSE_LEFTOVER, OPAQUE_WHITEOUT, OPAQUE_XATTRS, is_opaque
 from ..images.image_format import file_format

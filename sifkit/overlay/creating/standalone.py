@@ -12,9 +12,9 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 from ext3.progress import Progress, Silent
 
-from ...atomic import HostPath
 from ...errors import NotReplaceableError, show
 from ..destination import EXT_IMAGES, check_destination, new_file
 from ..images.image_format import file_format

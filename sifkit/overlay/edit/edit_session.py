@@ -18,10 +18,12 @@ from ext3.device.base import FileDevice
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import Ext3Error
 from ext3.format.superblock import read_superblock
+from ext3.hostio import HostPath
 
-from ...atomic import AtomicFile, HostPath, lock_range
+from ...atomic import AtomicFile
 from ...errors import FormatError, HostFullError, UsageError, show
 from ...file_attributes import keep_attributes
+from ...file_locks import lock_range
 from ...host_space import full_host_errors
 from ...replacing import OpenedFile
 from ...vfs.file_tree import FileTree

@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import SifkitError, UsageError, shell_quote, show
 from ...vfs.file_tree import FileTree
 from ..images.sif_partition import unused_overlay

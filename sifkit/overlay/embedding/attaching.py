@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 from ext3.workers import Advance
 
-from ...atomic import HostPath, open_locked
 from ...errors import FormatError, SifkitError, TargetError, UsageError, shell_quote, show
+from ...file_locks import open_locked
 from ...host_space import filled_holes_notes, full_host_errors
 from ...sif import Descriptor, ObjectNotFoundError, PartType, Stamp
 from ...sif.object_io import check_inside

@@ -13,10 +13,10 @@ from typing import Any
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
+from ext3.hostio import HostPath
 from ext3.newfs.image import write_image
 from ext3.progress import Progress, Silent
 
-from ...atomic import HostPath
 from ...errors import UsageError, show
 from ...sif import Descriptor, Stamp
 from ..creating.host_space import space_errors

@@ -12,8 +12,7 @@ from contextlib import suppress
 from typing import NamedTuple
 
 from ext3 import hostio
-
-from ...atomic import HostPath
+from ext3.hostio import HostPath
 
 __all__ = ["DiskPartition", "end_of_room", "offset_hint", "read_partitions"]
 

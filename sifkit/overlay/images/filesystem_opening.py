@@ -11,8 +11,8 @@ from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath
 from ...errors import TruncatedError, human, shell_quote
 from ...vfs.file_tree import FileTree, StatFS
 from ...vfs.host_tree import HostTree

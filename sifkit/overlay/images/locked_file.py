@@ -7,8 +7,8 @@ from functools import partial
 
 from ext3 import hostio
 
-from ...atomic import lock_range, open_locked
 from ...errors import FormatError, show
+from ...file_locks import lock_range, open_locked
 from ...in_use import check_unused
 from .sif_partition import no_locks_error
 

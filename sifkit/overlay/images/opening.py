@@ -10,9 +10,9 @@ from typing import NamedTuple
 from ext3 import hostio
 from ext3.device.base import BlockDevice
 from ext3.errors import Ext3Error, NotExt3Error
+from ext3.hostio import HostPath
 from ext3.read.filesystem import Filesystem
 
-from ...atomic import HostPath
 from ...errors import FormatError, show
 from ...vfs.file_tree import FileTree, StatFS, TreeStatFS
 from ..reserve import user_bytes

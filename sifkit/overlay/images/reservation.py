@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ...atomic import lock_range
 from ...errors import show
+from ...file_locks import lock_range
 from ...sif import (
     SIF,
     Arch,

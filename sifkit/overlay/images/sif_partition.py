@@ -244,7 +244,7 @@ def lock_partition(fd: int, path: str, partition: Descriptor, *, write: bool, re
 
     Raises ImageInUseError if a container, a loop device or a FUSE server uses it.
     """
-    from ...atomic import lock_range
+    from ...file_locks import lock_range
     from ...in_use import check_unused
 
     span = (partition.offset, partition.size)

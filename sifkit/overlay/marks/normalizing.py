@@ -12,7 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import FormatError, UsageError, show
 from ...vfs.file_tree import FileTree
 from ...vfs.union import UnionTree

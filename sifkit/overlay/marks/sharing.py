@@ -18,8 +18,8 @@ import numpy as np
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.fsck.context import CheckOptions
 from ext3.fsck.policy import CheckOnly
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath
 from ...errors import SifkitError, counted, shell_quote, show
 from ...in_use import check_unused
 from ...vfs.file_tree import FileTree, stat_of

@@ -16,11 +16,13 @@ from dataclasses import replace
 from ext3 import hostio
 from ext3.device.copy_on_write import CopyOnWriteDevice
 from ext3.errors import JournalFullError
+from ext3.hostio import HostPath
 from ext3.progress import Progress, Silent
 
-from ...atomic import AtomicFile, HostPath, lock_range
+from ...atomic import AtomicFile
 from ...errors import FormatError, SifkitError, UsageError, show
 from ...file_attributes import keep_attributes
+from ...file_locks import lock_range
 from ...host_space import full_host_errors
 from ...in_use import check_unused
 from ...replacing import OpenedFile

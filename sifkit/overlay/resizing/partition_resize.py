@@ -18,8 +18,8 @@ from ext3.errors import Ext3Error, JournalFullError
 from ext3.format.superblock import read_superblock
 from ext3.progress import Progress
 
-from ...atomic import lock_range
 from ...errors import SifkitError
+from ...file_locks import lock_range
 from ...host_space import full_host_errors
 from ...sif import SIF, Arch, Descriptor
 from ..images.reservation import OnSignatures, OverlaySlot, SignatureDecision, apply_signature_policy, reserve_partition

@@ -23,6 +23,7 @@ from ext3.device.base import FileDevice
 from ext3.errors import GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
 from ext3.format.geometry import reserved_share
 from ext3.format.inode_fields import TIME_MAX_CORE
+from ext3.hostio import HostPath
 from ext3.newfs.builder import TreeBuilder
 from ext3.newfs.image import plan_tree, write_image
 from ext3.newfs.plan import ImageOptions, Plan
@@ -31,9 +32,10 @@ from ext3.newfs.tree import Tree
 from ext3.progress import Progress, Silent
 from ext3.read.filesystem import Filesystem
 
-from ...atomic import AtomicFile, HostPath, lock_range
+from ...atomic import AtomicFile
 from ...errors import FormatError, UsageError, counted, human, show
 from ...file_attributes import keep_attributes
+from ...file_locks import lock_range
 from ...host_space import free_bytes, full_host_errors
 from ...replacing import OpenedFile
 from ..creating.tree_source import scan_tree

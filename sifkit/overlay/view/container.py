@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ext3.errors import Ext3Error
+from ext3.hostio import HostPath
 
-from ...atomic import HostPath
 from ...errors import FormatError, UsageError, shell_quote, show
 from ...vfs.file_tree import FileTree
 from ...vfs.subtree import Subtree

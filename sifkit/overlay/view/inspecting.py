@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import FormatError, SifkitError, human, show
 from ...vfs.errors import TreePathError
 from ...vfs.file_tree import DIRECTORY, REGULAR, FileTree, file_type_of

@@ -9,7 +9,8 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import UsageError
 from ...vfs.errors import MissingPathError
 from ...vfs.file_tree import FileTree

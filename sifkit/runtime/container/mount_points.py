@@ -12,10 +12,12 @@ import stat
 from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol
 
+from ...errors import show
 from ...vfs.file_tree import FileTree
 from ...vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
+from ..errors import LaunchError, failed_call
 
-__all__ = ["FoundPath", "Root", "TreeRoot", "add_mount_point", "find_link", "resolve_below", "root_at"]
+__all__ = ["FoundPath", "Root", "TreeRoot", "add_mount_point", "find_link", "real_directory", "resolve_below", "root_at"]
 
 Names = tuple[bytes, ...]
 """Path below a root, none of whose names is a symlink but the last."""
@@ -180,3 +182,15 @@ def add_mount_point(root: bytes | Root, layer: bytes, path: bytes, *, is_directo
     elif not os.path.lexists(here):
         os.close(os.open(here, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
     return True
+
+
+def real_directory(point: str, name: str, image: str) -> str:
+    """Return a directory in an image. Raises LaunchError for another file: a symlink would lead to the host."""
+    path = f"{point}/{name}" if name else point
+    try:
+        mode = os.lstat(path).st_mode
+    except OSError as error:
+        raise failed_call(f"{show(image)}: {show(name)}/ cannot be used", error) from error
+    if not stat.S_ISDIR(mode):
+        raise LaunchError(f"{show(image)}: {show(name)} is not a directory")
+    return path

@@ -111,15 +111,13 @@ def _file_name(uri: str) -> str:
     return (last.removesuffix(".sif").removesuffix(".tar") or "image") + ".sif"
 
 
-def _found(name: str, *, hint: str = "") -> os.stat_result:
-    """Return what is known of an image's file. Raises InputError if it is missing, and other OSErrors.
-
-    ``hint``: of that error, if there is no file with a similar name.
-    """
+def _found(name: str) -> os.stat_result:
+    """Return what is known of an image's file. Raises InputError if it is missing, and other OSErrors."""
     try:
         return os.stat(name)
     except FileNotFoundError as error:
         directory, last = os.path.split(name)
+        hint = ""
         with suppress(OSError):
             from difflib import get_close_matches
 
@@ -269,8 +267,13 @@ def _partition_upper(path: str, found: Descriptor) -> Upper:
 def overlay_facts(argument: RunOverlay) -> OverlayFacts:
     """Return the facts of an overlay that is given. Raises as ``image_facts``."""
     name = argument.path
-    command = "mkdir" if name.endswith("/") else "sifkit overlay create --size 1G"
-    found = _found(name, hint="" if argument.read_only else f"create it with: {command} {shell_quote(name)}")
+    try:
+        found = _found(name)
+    except InputError as error:
+        if not error.hint and not argument.read_only:
+            command = "mkdir" if name.endswith("/") else "sifkit overlay create --size 1G"
+            error.hint = f"create it with: {command} {shell_quote(name)}"
+        raise
     path = os.path.realpath(name)
     return _overlay_layers(argument, path, found)._replace(path=path)
 

@@ -142,9 +142,9 @@ def _probe_user(*, writes: bool, fuse: bool = True) -> dict[str, HostFact]:
         del mounting
     if writes and fuse:
         from ...vfs import host_tree
-        from ..fuse import memory_backend, tree_backend, writable_server
+        from ..fuse import tree_backend, writable_server
 
-        del host_tree, memory_backend, tree_backend, writable_server
+        del host_tree, tree_backend, writable_server
     names = ("user_namespace", "user_mount", *(("fuse",) if fuse else ()))
     names += ("overlay", "tmpfs_upper", *(("fuse_upper", "fuse_tmpfile") if fuse else ())) if writes else ()
     return _run_probe(partial(_try_all, writes=writes, fuse=fuse), names)

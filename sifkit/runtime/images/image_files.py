@@ -157,7 +157,7 @@ class ImageFiles:
             with suppress(HostDiskFullError):  # it is read through its journal
                 prepare(fd, place)
         offset, size = _span(layer) or (0, 0)
-        from ...atomic import lock_range
+        from ...file_locks import lock_range
 
         lock_range(fd, write=False, offset=offset, size=size, path=layer.path)
         return True
@@ -234,14 +234,14 @@ class ImageFiles:
 
     def _open_locked(self, image: Layer | Upper, *, write: bool) -> tuple[int, bool]:
         """Open and lock an image; return its descriptor, and False if its filesystem has no locks."""
-        from ...atomic import open_locked
+        from ...file_locks import open_locked
 
         flags = (os.O_RDWR if write else os.O_RDONLY) | hostio.NO_WAIT | os.O_CLOEXEC
         lock = partial(self._lock, image, write=write)
         return open_locked(image.path, partial(os.open, image.path, flags), lock)
 
     def _lock(self, image: Layer | Upper, fd: int, *, write: bool) -> bool:
-        from ...atomic import lock_range, lock_state
+        from ...file_locks import lock_range, lock_state
         from ...in_use import check_unused
 
         span = _span(image)
@@ -265,7 +265,7 @@ class ImageFiles:
 
 def _await_lock(layer: Layer, until: float) -> None:
     """Wait until nobody has a layer locked for writing, or the clock is at ``until``."""
-    from ...atomic import lock_state
+    from ...file_locks import lock_state
 
     offset, size = _span(layer) or (0, 0)
     fd = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import os
-import stat
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -15,11 +14,12 @@ from typing import NamedTuple
 
 from ...errors import shell_quote, show
 from .. import sys
+from ..container.mount_points import real_directory
 from ..errors import LaunchError, failed_call, unwritten
 from ..images.image_files import ImageFiles
 from ..planning.run_plan import DataImage, Layer, Upper
 
-__all__ = ["KernelLayers", "real_directory", "unjoined", "upper_directories"]
+__all__ = ["KernelLayers"]
 
 UMOUNT_ATTEMPTS, UMOUNT_PAUSE = 10, 0.05
 """Attempts at an unmount that finds the filesystem busy, and seconds between two of them."""
@@ -73,6 +73,8 @@ class KernelLayers:
 
     def add_upper(self, upper: Upper) -> tuple[str, str]:
         """Mount the writable layer; return its directories for the files and for overlayfs, made if they are missing."""
+        from .writable_layer import upper_directories
+
         point = self.new_point()
         if upper.kind == "tmpfs":
             options = "mode=755" if upper.size is None else f"mode=755,size={upper.size}"
@@ -109,9 +111,13 @@ class KernelLayers:
         try:
             sys.mount("overlay", point, "overlay", flags, options + self._marks)
         except OSError as error:
+            from .writable_layer import unjoined
+
             raise unjoined(of, error) from error
         self._mounted.append(("overlay", point))
         if upper is not None and os.statvfs(point).f_flag & os.ST_RDONLY:
+            from .writable_layer import unjoined
+
             raise unjoined(of, point=point)
         self._is_joined = upper is not None
         self.root_device = os.stat(point).st_dev
@@ -182,7 +188,7 @@ class KernelLayers:
 
     def _finish(self, written: _WrittenLayer) -> None:
         """Bring the layer that was written to to storage, and say if it is full. Raises OSError."""
-        from ..images.full_layer import full_note, fullness
+        from .writable_layer import full_note, fullness
 
         try:
             full = fullness(written.upper, os.fstatvfs(written.fd))
@@ -255,42 +261,12 @@ class _WrittenLayer(NamedTuple):
     device: str = ""
 
 
-def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "") -> LaunchError:
-    """Return the error of layers that overlayfs does not join; see ``full_layer``, which a start does not need."""
-    from ..images import full_layer
-
-    return full_layer.unjoined(upper, error, point)
-
-
 def _mount_hint(image: Layer | Upper, error: OSError) -> str:
     if error.errno == errno.EROFS:
         from ..images.image_place import ImagePlace
 
         return f"its journal must be replayed first: {ImagePlace.of(image).fsck('-p')}"
     return f"check it with: sifkit check {shell_quote(image.path)}"  # which says, too, if it is truncated
-
-
-def upper_directories(point: str, upper: Upper) -> tuple[str, str]:
-    """Return the directories for the files and for overlayfs of a writable layer at ``point``, made if they are missing."""
-    try:
-        for name in (upper.upper, upper.work):
-            with suppress(FileExistsError):
-                os.makedirs(f"{point}/{name}", 0o755)
-    except OSError as error:
-        raise unjoined(upper, error) from error
-    return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
-
-
-def real_directory(point: str, name: str, image: str) -> str:
-    """Return a directory in an image. Raises LaunchError for another file: a symlink would lead to the host."""
-    path = f"{point}/{name}" if name else point
-    try:
-        mode = os.lstat(path).st_mode
-    except OSError as error:
-        raise failed_call(f"{show(image)}: {show(name)}/ cannot be used", error) from error
-    if not stat.S_ISDIR(mode):
-        raise LaunchError(f"{show(image)}: {show(name)} is not a directory")
-    return path
 
 
 def _is_released(device: str) -> bool:

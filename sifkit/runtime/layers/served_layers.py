@@ -14,11 +14,9 @@ from functools import partial
 from typing import Any
 
 from ...errors import SifkitError, shell_quote, show
-from ...squashfs.reader import Reader
 from ...vfs.file_tree import FileTree
 from ...vfs.host_tree import HostTree
 from ...vfs.resolve import Resolver, is_dir
-from ...vfs.union import UnionTree
 from .. import sys
 from ..container.container_mounts import add_mount_points
 from ..container.mount_points import TreeRoot
@@ -85,12 +83,18 @@ class ServedLayers:
     def add_image(self, image: DataImage) -> str:
         """Mount a data image; return its directory. Raises LaunchError."""
         if isinstance(image, Layer):
+            if image.kind == "squashfs":
+                from ...squashfs import reader  # here, since each image has a server, which would load it for itself
+
+                del reader
             return self.view([image], ())
         self.start_image(image)
         return self.await_image(image)
 
     def add_upper(self, view: str, upper: Upper) -> str:
         """Mount a writable layer above the view; return the directory of both. Raises LaunchError."""
+        from .writable_layer import unjoined, upper_directories
+
         base = self.await_image(upper) if upper.kind == "image" else self._new_point()
         try:
             if upper.kind == "tmpfs":
@@ -104,8 +108,6 @@ class ServedLayers:
             self._mounted.append(base)
         if upper.kind == "tmpfs":
             self._memory = upper, base
-        from .kernel_layers import unjoined, upper_directories
-
         files, work = upper_directories(base, upper)
         point = self._new_point()
         options = f"lowerdir={view},upperdir={files},workdir={work},userxattr"
@@ -136,7 +138,7 @@ class ServedLayers:
         for server in self._all_servers():
             server.resume()
         if self._memory is not None:
-            from ..images.full_layer import full_note, fullness
+            from .writable_layer import full_note, fullness
 
             upper, point = self._memory
             full = fullness(upper, os.statvfs(point))
@@ -195,7 +197,7 @@ class ServedLayers:
             server.wait()
             return
         from ..fuse.writable_server import COMMIT_SECONDS, FULL
-        from ..images.full_layer import full_note
+        from .writable_layer import full_note
 
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
             from .left_behind import still_used
@@ -287,7 +289,11 @@ def _open_view(fd: int, layers: Sequence[Layer], owner: tuple[int, int] | None, 
 
 
 def _merged(trees: Sequence[FileTree[Any]]) -> FileTree[Any]:
-    return UnionTree(trees) if len(trees) > 1 else trees[0]
+    if len(trees) == 1:
+        return trees[0]
+    from ...vfs.union import UnionTree
+
+    return UnionTree(trees)
 
 
 def _open_image(fd: int, image: int, upper: Upper, owner: tuple[int, int]) -> Server:
@@ -304,6 +310,8 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
     tree: FileTree[Any]
     try:
         if layer.kind == "squashfs":
+            from ...squashfs.reader import Reader  # only what opens one needs it: the server of an image that is written to not
+
             tree = Reader.open(layer.path, offset=layer.offset, size=layer.size, cache_bytes=CACHE_BYTES)
         elif layer.kind == "directory":
             tree = HostTree(layer.path)

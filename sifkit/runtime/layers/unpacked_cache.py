@@ -21,8 +21,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
-from ...atomic import lock_range
 from ...errors import ImageInUseError, show
+from ...file_locks import lock_range
 from .. import sys
 from ..errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree

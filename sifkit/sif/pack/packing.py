@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
-from ...atomic import HostPath
+from ext3.hostio import HostPath
+
 from ...errors import show
 from ...host_space import full_host_errors
 from ..errors import EditError, SIFError, SIFSourceError, SourceChangedError

@@ -11,8 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ext3 import hostio
+from ext3.hostio import HostPath
 
-from ...atomic import AtomicFile, HostPath, new_file_mode
+from ...atomic import AtomicFile, new_file_mode
 from ...errors import TargetError, show
 from ...host_space import full_host_errors
 from ...in_use import LoopFiles

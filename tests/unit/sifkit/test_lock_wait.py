@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from sifkit import in_use
-from sifkit.atomic import lock_range
 from sifkit.cli.root import root
 from sifkit.errors import ImageInUseError
+from sifkit.file_locks import lock_range
 from sifkit.in_use import ImageUse, LockHolder, host_name, image_use
 from sifkit.lock_wait import retry_in_use, wait_for_images, without_waiting
 from sifkit.replacing import ANY_FILE
@@ -30,7 +30,7 @@ pytestmark = linux_locks
 
 HOLD = """
 import sys
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 file = open(sys.argv[1], "rb+")
 assert lock_range(file.fileno(), write=True)
 print("locked", flush=True)

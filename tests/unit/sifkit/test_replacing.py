@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from sifkit import in_use, replacing
-from sifkit.atomic import AtomicFile, lock_range
+from sifkit.atomic import AtomicFile
 from sifkit.errors import ImageInUseError, NotReplaceableError, TargetError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.in_use import LockHolder, LoopFiles
 from sifkit.overlay.destination import EXT_IMAGES
 from sifkit.replacing import ANY_FILE, OpenedFile, check_output

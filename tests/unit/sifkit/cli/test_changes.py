@@ -10,8 +10,9 @@ import sys
 import pytest
 
 from ext3 import Filesystem
-from sifkit.atomic import AtomicFile, lock_range
+from sifkit.atomic import AtomicFile
 from sifkit.cli import main
+from sifkit.file_locks import lock_range
 from sifkit.overlay.edit.edit_session import edit_image
 
 from ....support.commands import good, names_in

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from ext3 import Filesystem
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 from sifkit.sif import SIF, DataType, FSType, PartType
 
 from ....support.commands import Run, good, read_in, refused

@@ -11,8 +11,8 @@ from contextlib import chdir, contextmanager
 
 import pytest
 
-from sifkit.atomic import lock_range
 from sifkit.cli import main
+from sifkit.file_locks import lock_range
 from sifkit.replacing import Replaceable
 
 from ....support.commands import copy_sparse, copy_tree, good, read_in, refused

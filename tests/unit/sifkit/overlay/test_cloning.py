@@ -15,9 +15,9 @@ from ext3.errors import NotExt3Error
 from ext3.format.geometry import plan_geometry
 from ext3.format.schema import SUPERBLOCK
 from ext3.read.filesystem import Filesystem
-from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, NotReplaceableError, NotYetError, SifkitError, TargetError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.in_use import ImageUse, Mount
 from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create

@@ -14,9 +14,9 @@ from ext3 import hostio
 from ext3.constants import SUPERBLOCK_OFFSET, Compat, Incompat, RoCompat
 from ext3.errors import NotExt3Error
 from ext3.format.schema import SUPERBLOCK
-from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError
+from sifkit.file_locks import lock_range
 from sifkit.in_use import image_use
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.destination import EXT_IMAGES

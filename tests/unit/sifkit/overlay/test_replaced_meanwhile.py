@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from ext3 import Filesystem
-from sifkit import atomic
+from sifkit import file_locks
 from sifkit.errors import ImageInUseError
 from sifkit.overlay.cloning import clone
 from sifkit.overlay.creating.standalone import create
@@ -150,7 +150,7 @@ def test_a_detached_copy_is_of_the_sif_that_has_the_name(place, before_lock):
         edit("i.sif", "d", partition="overlay")
         compact("i.sif")
 
-    before_lock(atomic, edit_and_compact)
+    before_lock(file_locks, edit_and_compact)
     detach("i.sif", "out.img", keep=True)
     assert names_in("out.img") == [b"d"]
     with Filesystem.open("out.img") as filesystem:

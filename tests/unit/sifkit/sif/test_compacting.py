@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.atomic import lock_range
 from sifkit.errors import ImageInUseError
+from sifkit.file_locks import lock_range
 from sifkit.sif import SIF, Arch, DataType, EditError, FSType, PartType, StoreError, TruncatedError
 from sifkit.sif.checking import check_file
 from sifkit.sif.compacting import compact

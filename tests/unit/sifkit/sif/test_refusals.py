@@ -167,7 +167,7 @@ def test_two_writers(path: Path) -> None:
 
 @linux_locks
 def test_a_partition_a_container_writes_to_is_not_taken_away(path: Path) -> None:
-    from sifkit.atomic import lock_range
+    from sifkit.file_locks import lock_range
 
     with edited(path) as sif, path.open("r+b") as container:
         overlay = sif.get(5)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 from sifkit.overlay.edit.edit_session import EditOptions, edit_image
 from sifkit.sif import SIF, DataType, HashType, SignatureMeta
 

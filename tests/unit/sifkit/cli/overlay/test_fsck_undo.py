@@ -12,7 +12,7 @@ import pytest
 
 from ext3 import hostio
 from ext3.device.base import FileDevice
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 from sifkit.overlay.edit.edit_session import edit_image
 
 from .....support.commands import Run, good, refused

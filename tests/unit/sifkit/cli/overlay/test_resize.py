@@ -10,7 +10,7 @@ import pytest
 
 from ext3.constants import SUPERBLOCK_OFFSET
 from ext3.format.schema import SUPERBLOCK
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 
 from .....support.commands import Run, good, names_in, refused
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 
 from .....support.commands import Run, good, read_in, refused
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.atomic import lock_range
+from sifkit.file_locks import lock_range
 from sifkit.overlay.checks import image_check
 from sifkit.overlay.checks.image_check import check_image
 from sifkit.overlay.checks.image_result import KEPT_PROBLEMS, ImageProblem, ImageResult

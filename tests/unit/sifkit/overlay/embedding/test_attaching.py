@@ -10,9 +10,9 @@ import pytest
 
 from ext3.constants import SUPERBLOCK_OFFSET, Incompat
 from ext3.format.schema import SUPERBLOCK
-from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError, SifkitError, TargetError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.embedding import attaching
 from sifkit.overlay.embedding.attaching import attach, detach

@@ -9,9 +9,9 @@ import pytest
 
 from ext3.errors import DeviceError, NoSpaceError
 from ext3.read.filesystem import Filesystem
-from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, SifkitError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.overlay.embedding import in_partition as embedding
 from sifkit.overlay.embedding.in_partition import embed
 from sifkit.overlay.images.reservation import EmbedOptions
@@ -224,7 +224,7 @@ def test_locks(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @linux_locks
 def test_the_partition_is_locked_while_it_is_written(image, monkeypatch):
-    from sifkit.atomic import lock_state
+    from sifkit.file_locks import lock_state
 
     write_image = embedding.write_image
     found = []

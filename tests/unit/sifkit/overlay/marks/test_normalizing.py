@@ -10,9 +10,9 @@ from ext3 import Filesystem
 from ext3.constants import S_IFCHR
 from ext3.edit.filesystem import WritableFilesystem
 from ext3.errors import NotExt3Error
-from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, SifkitError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.overlay.marks.normalizing import NormalizeOptions, normalize
 from sifkit.overlay.view.overlay_argument import OverlayArgument
 from sifkit.sif import SIF, DataType, HashType, SignatureMeta

@@ -11,9 +11,9 @@ import pytest
 from ext3 import Filesystem
 from ext3.constants import S_IFCHR, S_IFIFO
 from ext3.edit.filesystem import WritableFilesystem
-from sifkit.atomic import lock_range
 from sifkit.cli import main
 from sifkit.errors import ImageInUseError, SifkitError
+from sifkit.file_locks import lock_range
 from sifkit.overlay.marks.normalizing import NormalizeOptions, normalize
 from sifkit.overlay.marks.sharing import NotSharableError, check_shared, share
 

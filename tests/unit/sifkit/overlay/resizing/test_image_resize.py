@@ -19,8 +19,8 @@ from ext3.errors import DeviceError, GeometryError, JournalFullError, NeedsCheck
 from ext3.format.schema import SUPERBLOCK
 from ext3.format.superblock import read_superblock
 from ext3.resize import block_moves
-from sifkit.atomic import lock_range
 from sifkit.errors import FormatError, HostFullError, ImageInUseError, SifkitError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.overlay.resizing import resize_steps

@@ -17,8 +17,8 @@ from ext3.format.inode_table import inode_offset
 from ext3.format.schema import INODE_CORE, SUPERBLOCK
 from ext3.format.superblock import Superblock
 from ext3.newfs import emit
-from sifkit.atomic import lock_range
 from sifkit.errors import FormatError, HostFullError, ImageInUseError, SifkitError, UsageError
+from sifkit.file_locks import lock_range
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.embedding.attaching import attach
 from sifkit.overlay.options import CreateOptions

@@ -11,8 +11,8 @@ from threading import Timer
 import pytest
 
 from ext3.edit.filesystem import WritableFilesystem
-from sifkit.atomic import lock_range
 from sifkit.errors import ImageInUseError
+from sifkit.file_locks import lock_range
 from sifkit.in_use import LockHolder
 from sifkit.overlay.edit.edit_session import EditOptions, edit_image
 from sifkit.runtime.errors import LaunchError
@@ -179,7 +179,7 @@ def test_large_images_are_not_searched_for_what_was_moved(image: Path, monkeypat
 
 def test_without_locks_a_journal_is_not_replayed_for_reading(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another node may be writing to the image, where nobody can see it."""
-    monkeypatch.setattr("sifkit.atomic.lock_range", lambda *_, **__: False)
+    monkeypatch.setattr("sifkit.file_locks.lock_range", lambda *_, **__: False)
     run("debugfs", "-w", "-R", "feature needs_recovery", image)
     ways, notes, raw = openers(image, None), list[str](), image.read_bytes()
     with closing(ImageFiles(notes.append)) as images:

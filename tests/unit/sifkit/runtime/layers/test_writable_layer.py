@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from sifkit.runtime.images.full_layer import full_note, fullness
+from sifkit.runtime.layers.writable_layer import full_note, fullness
 from sifkit.runtime.planning.run_plan import Upper
 
 IMAGE, MEMORY = Upper(kind="image", path="/a b.img"), Upper(kind="tmpfs", size=64 << 20)

@@ -1,21 +1,36 @@
-"""Layer that was written to and is full: found out at the end of a run, and said with the command that makes it larger."""
+"""Writable layer of a run: its directories, the error if overlayfs does not take it, and the note at the end if it is full.
+
+It is loaded only if something is written to, and ``ImagePlace`` for messages only: a layer in memory needs none.
+"""
 
 from __future__ import annotations
 
 import errno
 import os
+from contextlib import suppress
 from typing import Literal
 
 from ...errors import human, show
+from ..container.mount_points import real_directory
 from ..errors import LaunchError, failed_call
 from ..planning.run_plan import Upper
-from .image_place import ImagePlace
 
-__all__ = ["Fullness", "full_note", "fullness", "unjoined"]
+__all__ = ["Fullness", "full_note", "fullness", "unjoined", "upper_directories"]
 
 Fullness = Literal["", "bytes", "inodes"]
 FEW_BYTES, FEW_PERCENT = 2 << 20, 2
 """Free bytes at most, and their share, with which the kernel's ext3 refuses writes: it takes up to 2 MiB of a file at once."""
+
+
+def upper_directories(point: str, upper: Upper) -> tuple[str, str]:
+    """Return the directories for the files and for overlayfs of a writable layer at ``point``, made if they are missing."""
+    try:
+        for name in (upper.upper, upper.work):
+            with suppress(FileExistsError):
+                os.makedirs(f"{point}/{name}", 0o755)
+    except OSError as error:
+        raise unjoined(upper, error) from error
+    return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
 
 
 def fullness(upper: Upper, found: os.statvfs_result) -> Fullness:
@@ -36,6 +51,8 @@ def full_note(upper: Upper, full: Fullness) -> str:
         size = "" if upper.size is None else f" ({human(upper.size)})"
         larger = "2G" if upper.size is None else human(2 * upper.size).replace(" ", "").removesuffix("iB")
         return f"the memory for changes{size} is full: give it more with --tmpfs-size {larger}"
+    from ..images.image_place import ImagePlace
+
     place = ImagePlace.of(upper)
     return f"{place.name} is full ({full}); make it larger with: {place.resize('+1G')}"
 
@@ -48,6 +65,8 @@ def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "")
     if upper is None or upper.kind != "image":
         what = "the kernel's overlayfs cannot join the layers"
         return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint="see: sifkit doctor")
+    from ..images.image_place import ImagePlace
+
     place = ImagePlace.of(upper)
     if error.errno == errno.ENOSPC if error else fullness(upper, os.statvfs(point)):
         hint = f"make it larger with: {place.resize('+1G')}, remove files with: sifkit rm, or read it: {show(upper.path)}:ro"
