@@ -69,12 +69,11 @@ def image_facts(name: str) -> ImageFacts:
         real = os.path.realpath(path)
         root = Layer(path=real, kind="directory", has_mounts=has_mounts(real), is_foreign=_is_foreign(found))
         return ImageFacts(path=path, real_path=real, kind="directory", root=root, is_writable=is_writable)
-    if image_kind(name) != "sif":
-        kind = _file_kind(name)
-        root = Layer(path=path, kind=kind)
-        real = os.path.realpath(path)
-        return ImageFacts(path=path, real_path=real, kind=kind, root=root, is_writable=is_writable)
-    return _sif_facts(name, path, is_writable=is_writable)
+    kind = _file_kind(name)
+    if kind == "sif":
+        return _sif_facts(name, path, is_writable=is_writable)
+    root = Layer(path=path, kind=kind)
+    return ImageFacts(path=path, real_path=os.path.realpath(path), kind=kind, root=root, is_writable=is_writable)
 
 
 def with_owner(facts: F) -> F:
@@ -132,10 +131,11 @@ def _is_foreign(found: os.stat_result) -> bool:
     return os.geteuid() not in (0, found.st_uid)
 
 
-def _file_kind(name: str) -> Literal["squashfs", "ext3"]:
-    """Return the filesystem in a file. Raises FormatError for another."""
-    if image_kind(name) == "squashfs":
-        return "squashfs"
+def _file_kind(name: str) -> Literal["sif", "squashfs", "ext3"]:
+    """Return what an image file is. Raises FormatError for another one."""
+    kind = image_kind(name)
+    if kind is not None:
+        return kind
     with open(name, "rb") as file:
         head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK.size)
     if not is_ext3(head):
@@ -208,9 +208,9 @@ def data_image_facts(name: str, object_id: int | None) -> DataImageFacts:
         hint = "a directory of the host is bound without image-src and id"
         raise FormatError(f"{show(name)} is a directory, not an image", path=name, hint=hint)
     is_writable = os.access(path, os.W_OK)
-    if image_kind(name) == "sif":
-        return _sif_data_facts(name, path, object_id)._replace(is_writable=is_writable)
     kind = _file_kind(name)
+    if kind == "sif":
+        return _sif_data_facts(name, path, object_id)._replace(is_writable=is_writable)
     return DataImageFacts(name=name, kind=kind, layer=Layer(path=path, kind=kind), is_writable=is_writable, path=path)
 
 
@@ -284,9 +284,9 @@ def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> O
     if stat.S_ISDIR(found.st_mode):
         return _directory_facts(argument, path)
     is_writable = os.access(path, os.W_OK)
-    if image_kind(name) == "sif":
-        return _sif_overlay_facts(argument, path, is_writable=is_writable)
     kind = _file_kind(name)
+    if kind == "sif":
+        return _sif_overlay_facts(argument, path, is_writable=is_writable)
     if kind == "squashfs":
         layer = Layer(path=path, kind=kind, has_marks=True)
         return OverlayFacts(name=name, kind=kind, layers=(layer,), read_only=argument.read_only)
