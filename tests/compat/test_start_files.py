@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -24,70 +25,98 @@ MOST_FILES = 150
 SHADOWED = ("numpy/__init__.py", "json/__init__.py", "ctypes.py", "signal.py", "struct.py", "zlib.py", "threading.py")
 OPENED = re.compile(r'open(?:at)?\((?:AT_FDCWD, )?"(?P<path>[^"]+)", (?P<flags>[A-Z_|]+).* = \d+')
 COMPILED = re.compile(r"__pycache__/(\w+)\.cpython-\d+\.pyc(\.\d+)?$")
-NO_FILES = ("/proc/", "/sys/", "/dev/")
-"""Directories of files that the kernel makes up."""
+NO_FILES = ("/proc/", "/sys/", "/dev/", "/srv/session", "/mnt/")
+"""Directories of files that the kernel makes up, and of memory that the run and its probe of the host mount for themselves."""
+UNFINISHED = " <unfinished ...>"
 
 
-def opened_files(trace: Path, command: str) -> dict[str, set[str]]:
-    """Return the regular files that each process opened before ``command`` was executed, but those of the session's own memory.
-
-    The first process is the one that was started. A module counts once, whether it was compiled before or not.
-    """
-    found: dict[str, set[str]] = {}
-    place = "/srv/session"
+def whole_calls(trace: Path) -> Iterator[tuple[str, str]]:
+    """Yield process and call of each line of a trace. What another process has interrupted is joined again."""
+    begun: dict[str, str] = {}
     for line in trace.read_text(errors="replace").splitlines():
-        if f'execve("{command}"' in line:
-            return found
-        match = OPENED.search(line)
-        if match and "O_DIRECTORY" not in match["flags"] and not match["path"].startswith((*NO_FILES, place)):
-            found.setdefault(line.split()[0], set()).add(COMPILED.sub(r"\1.py", match["path"]))
-    raise AssertionError("the command was not executed")
+        process, _, call = line.partition(" ")
+        if call.endswith(UNFINISHED):
+            begun[process] = call.removesuffix(UNFINISHED)
+        elif " resumed>" in call:
+            yield process, begun.pop(process, "") + call.partition(" resumed>")[2]
+        else:
+            yield process, call.lstrip()
 
 
-@pytest.mark.parametrize(("uid", "has_overlay"), [(0, False), (USER, False), (USER, True)])
-def test_few_files_are_opened(uid: int, *, has_overlay: bool) -> None:
-    """With an ext3 overlay, a plain user's server of it opens as few, and no process loads numpy."""
-    require("strace")
+def opened_files(trace: Path, command: str) -> list[set[str]]:
+    """Return the regular files that each process opened, until it became ``command``. A module counts once, compiled or not."""
+    found: dict[str, set[str]] = {}
+    commands = set()
+    for process, call in whole_calls(trace):
+        if call.startswith(f'execve("{command}"'):
+            commands.add(process)
+        match = OPENED.search(call)
+        if match and process not in commands and "O_DIRECTORY" not in match["flags"] and not match["path"].startswith(NO_FILES):
+            found.setdefault(process, set()).add(COMPILED.sub(r"\1.py", match["path"]))
+    assert len(commands) == 1
+    return list(found.values())
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """A plain user's directory with an image, an overlay image, a directory for an overlay, and modules that nobody loads."""
     with user_directory(USER) as directory:
         root = write_program_tree(directory / "root")
-        image = sif_of(directory / "base.sif", make_squashfs(root, directory / "root.sqfs"))
-        image.chmod(0o755)
-        foreign = directory / "foreign"
+        sif_of(directory / "base.sif", make_squashfs(root, directory / "root.sqfs")).chmod(0o755)
         for name in SHADOWED:
-            (foreign / name).parent.mkdir(parents=True, exist_ok=True)
-            (foreign / name).write_text("raise SystemExit('a module of PYTHONPATH was loaded')\n")
-        overlay = directory / "overlay.img"
-        if has_overlay:
-            code, _, errors = run_sifkit(uid, directory, "overlay", "create", "--size", "16M", "overlay.img")
-            assert code == 0, errors
-        program, path = program_for(uid)
-        trace = directory / "trace"
-        names = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "LD_LIBRARY_PATH")
-        for_container = {f"APPTAINERENV_{name}": str(foreign) for name in names}
-        words = ("--overlay", overlay) if has_overlay else ()
-        traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve")
-        done = subprocess.run(
-            [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", *words, image, "cat", "/etc/group"],
-            cwd="/",
-            env={
-                "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
-                "HOME": str(directory),
-                "LC_ALL": "C.UTF-8",
-                "PYTHONPATH": f"{path}:{foreign}",
-                **for_container,
-            },
-            user=uid,
-            group=uid,
-            extra_groups=[],
-            capture_output=True,
-            text=True,
-            timeout=120,
-            check=False,
-        )
-        assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("root:x:0:")
-        found = opened_files(trace, "/bin/cat")
-        together = set().union(*found.values())
-        assert not [name for name in together if name.startswith(os.fspath(foreign)) or "/numpy/" in name]
-        _, *helpers = found.values()
-        for files in helpers if has_overlay else (together,):
-            assert len(files) <= MOST_FILES, sorted(files)
+            (directory / "foreign" / name).parent.mkdir(parents=True, exist_ok=True)
+            (directory / "foreign" / name).write_text("raise SystemExit('a module of PYTHONPATH was loaded')\n")
+        code, _, errors = run_sifkit(USER, directory, "overlay", "create", "--size", "16M", "overlay.img")
+        assert code == 0, errors
+        (directory / "layer").mkdir()
+        os.chown(directory / "layer", USER, USER)
+        yield directory
+
+
+@pytest.mark.parametrize(
+    ("uid", "words", "most_of_all"),
+    [
+        (0, (), 125),
+        (0, ("--overlay", "overlay.img"), 135),
+        (USER, (), 160),
+        (USER, ("--overlay", "overlay.img"), 250),
+        (USER, ("--overlay", "overlay.img:ro"), 210),
+        (USER, ("--overlay", "layer"), 175),
+        (USER, ("--writable-tmpfs",), 170),
+    ],
+)
+def test_few_files_are_opened(place: Path, uid: int, words: tuple[str, ...], most_of_all: int) -> None:
+    """By each process, and by all together: a forked one has what the other had loaded. None of them loads numpy."""
+    require("strace")
+    foreign = place / "foreign"
+    program, path = program_for(uid)
+    trace = place / "trace"
+    names = ("PYTHONHOME", "PYTHONPATH", "PYTHONSTARTUP", "PYTHONUSERBASE", "PYTHONPLATLIBDIR", "LD_LIBRARY_PATH")
+    for_container = {f"APPTAINERENV_{name}": str(foreign) for name in names}
+    traced = ("strace", "-f", "-qq", "-o", trace, "-e", "trace=open,openat,execve")
+    done = subprocess.run(
+        [*traced, program, "-c", "from sifkit.cli import run; run()", "exec", *words, "base.sif", "cat", "/etc/group"],
+        cwd=place,
+        env={
+            "PATH": "/usr/bin:/bin:/usr/sbin:/sbin",
+            "HOME": str(place),
+            "LC_ALL": "C.UTF-8",
+            "PYTHONPATH": f"{path}:{foreign}",
+            **for_container,
+        },
+        user=uid,
+        group=uid,
+        extra_groups=[],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "") and done.stdout.startswith("root:x:0:")
+    found = opened_files(trace, "/bin/cat")
+    trace.unlink()
+    loaded = set().union(*found)
+    assert not [name for name in loaded if name.startswith(os.fspath(foreign)) or "/numpy/" in name]
+    for files in found:
+        assert len(files) <= MOST_FILES, sorted(files)
+    assert sum(map(len, found)) <= most_of_all, [sorted(files) for files in found]
