@@ -1,7 +1,7 @@
 """Filesystem open for changes by inode: what a server of a mounted image, and the calls by path, are made of.
 
 Each call is one atomic operation, and no path is resolved. Inodes, their block maps and directories are cached; the cache is
-bounded.
+bounded. What a server needs is loaded at once, and the rest by the calls that need it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,6 @@ from ..read.filesystem import Filesystem
 from . import file_data, namei, rename, setattr
 from .inode_cache import InodeCache
 from .session import Clock, Session
-from .settings import change_settings
-from .tree_removal import remove_tree
-from .trim import trim
 from .unclosed import close_session, commit_when_forgotten, owns_file
 
 if TYPE_CHECKING:
@@ -139,6 +136,8 @@ class InodeFilesystem(Filesystem):
     ) -> None:
         """Change label, UUID and the number of blocks reserved for root, those that are not None, in the superblock and its
         copies. Raise GeometryError for a label that is too long, and more reserved blocks than half of all."""
+        from .settings import change_settings
+
         change_settings(self._session, label=label, uuid=uuid, reserved_blocks=reserved_blocks)
 
     def trim(self, advance: Callable[[int], None] | None = None) -> int:
@@ -146,6 +145,8 @@ class InodeFilesystem(Filesystem):
 
         ``advance``: called with the bytes of free blocks looked at. Raise DeviceError if the host cannot do that.
         """
+        from .trim import trim
+
         return trim(self._session, advance)
 
     @property
@@ -331,6 +332,8 @@ class InodeFilesystem(Filesystem):
 
     def remove_tree_at(self, parent: int, name: bytes) -> None:
         """Remove a file, or a directory and everything below it, name by name."""
+        from .tree_removal import remove_tree
+
         remove_tree(self, self._nodes, parent, name)
 
     def hold(self, ino: int) -> None:
