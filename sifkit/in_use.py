@@ -266,7 +266,7 @@ def _lock_holders(name: str, wanted: os.stat_result, span: tuple[int, int] | Non
         for fd in fds:
             if not _is_file(pid, fd, wanted):
                 continue
-            with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii", errors="replace") as info:
+            with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8", errors="replace") as info:
                 locks = [line for line in info.read(65536).splitlines() if line.startswith("lock:") and key in line]
                 locks = [line for line in locks if "LEASE" not in line and _overlaps(line, span)]
                 kinds |= {"write" if " WRITE " in line else "read" for line in locks}
@@ -281,7 +281,7 @@ def _place_of_lock(wanted: os.stat_result, span: tuple[int, int] | None) -> Lite
     differ on some filesystems. Locks of other nodes are known to the server of a network filesystem only.
     """
     try:
-        with open(LOCKS, encoding="ascii", errors="replace") as table:
+        with open(LOCKS, encoding="utf-8", errors="replace") as table:
             lines = table.read().splitlines()
     except OSError:
         return "unknown"
@@ -331,7 +331,7 @@ def _is_file(pid: int, fd: int, wanted: os.stat_result) -> bool:
 
 def _is_writable(pid: int, fd: int) -> bool:
     """Return True if the process may write through this descriptor."""
-    with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}", encoding="ascii", errors="replace") as info:
+    with suppress(OSError), open(f"/proc/{pid}/fdinfo/{fd}", encoding="utf-8", errors="replace") as info:
         for line in info.read(4096).splitlines():
             if line.startswith("flags:"):
                 return int(line.split()[1], 8) & os.O_ACCMODE != os.O_RDONLY

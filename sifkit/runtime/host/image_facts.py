@@ -357,7 +357,7 @@ def _mount_of(path: str) -> str:
     """Return the number of the mount that a path is in; an empty text without /proc."""
     fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
     try:
-        with open(f"/proc/self/fdinfo/{fd}", encoding="ascii") as file:
+        with open(f"/proc/self/fdinfo/{fd}", encoding="utf-8") as file:
             return next((line for line in file if line.startswith("mnt_id:")), "")
     except OSError:
         return ""

@@ -274,7 +274,7 @@ def _fuse_request() -> str:
 def _has_filesystem(kind: str) -> bool:
     """Return True if the kernel has a filesystem of this kind, loaded already."""
     try:
-        with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
+        with open("/proc/filesystems", encoding="utf-8", errors="replace") as file:
             return any(line.split()[-1:] == [kind] for line in file)
     except OSError:
         return False
@@ -392,7 +392,7 @@ def _is_initial_user_namespace() -> bool:
 def _may_mount() -> bool:
     """Return True if this process has the capability for mounts, which root in a container lacks."""
     try:
-        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+        with open("/proc/self/status", encoding="utf-8", errors="replace") as file:
             line = next(line for line in file if line.startswith("CapEff:"))
     except (OSError, StopIteration):
         return True  # the mount will tell
@@ -401,7 +401,7 @@ def _may_mount() -> bool:
 
 def _setting(name: str) -> str:
     try:
-        with open(_SYSCTL + name, encoding="ascii") as file:
+        with open(_SYSCTL + name, encoding="utf-8") as file:
             return file.read(64).strip()
     except OSError:
         return ""
