@@ -14,8 +14,10 @@ from __future__ import annotations
 import errno
 import os
 import stat as modes
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
+from typing import TypeVar
 
 from ext3.edit.inode_filesystem import InodeFilesystem
 from ext3.errors import NoSpaceError
@@ -27,10 +29,12 @@ from .backend import AttributeChanges, Attributes, Entry, FilesystemTotals, List
 from .image_device import ImageDevice
 from .overlay_marks import OPAQUE, mark_value, opaque_value, remove_opaque, replace_marks, set_opaque, shown_xattrs
 from .protocol import ROOT_ID, encode_device
+from .removed_names import OVERLAY_MARKS
 from .work_files import WorkFiles
 
 __all__ = ["Ext3Backend"]
 
+T = TypeVar("T")
 ROOT_INODE = 2
 INODE_MASK = 0xFFFF_FFFF
 VALID_SECONDS = 3600
@@ -47,6 +51,8 @@ MOUNT_FILES = 4
 """Files that overlayfs makes below its work directory when it is mounted, to see what the filesystem can do."""
 NAME_BLOCKS = 2
 """Blocks that a directory may need for another name."""
+MOST_ADDED = 16
+"""Blocks that no change of names or xattrs adds to an inode."""
 
 
 class Ext3Backend:
@@ -164,7 +170,7 @@ class Ext3Backend:
         found = None if ino is None else self.filesystem.stat(ino)
         if found is None or found.links < 2 or modes.S_ISDIR(found.mode):
             return None
-        if modes.S_ISCHR(found.mode) and found.major == found.minor == 0:
+        if _is_whiteout(found):
             return None
         return _node(found) if _node(found) in self._counts else None
 
@@ -341,6 +347,25 @@ class Ext3Backend:
         if free_blocks - blocks < min(kept, self._kept) or free_inodes <= min(kept_inodes, self._kept_inodes):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
+    def _within_room(self, ino: int, change: Callable[[], T], *, is_mark: bool) -> T:
+        """Run a change that may add blocks to an inode, unless it takes what must stay free: then raise OSError (ENOSPC).
+
+        ``is_mark``: overlayfs needs it to remove files.
+        """
+        is_own = self._has_overlay and (ino == ROOT_INODE or ino in self._working)
+        if is_own or self.filesystem.free_counts[0] >= self._kept + MOST_ADDED:
+            return change()
+        kept = min(WORK_BLOCKS, self._kept) if is_mark else self._kept
+
+        def checked() -> T:
+            free = self.filesystem.free_counts[0]
+            result = change()
+            if self.filesystem.free_counts[0] < min(free, kept):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            return result
+
+        return self.filesystem.atomically(checked)
+
     def make_node(self, directory: int, name: bytes, mode: int, device: tuple[int, int], /) -> Entry:
         uid, gid = self.stored
         above = self._place(directory, name)
@@ -375,10 +400,9 @@ class Ext3Backend:
 
     def link(self, node: int, directory: int, name: bytes, /) -> Entry:
         ino, above = self._inode(node), self._place(directory, name)
-        if self.filesystem.stat(ino).links:
-            self.filesystem.link_at(ino, above, name)
-        else:
-            self.filesystem.name_at(ino, above, name)
+        found = self.filesystem.stat(ino)
+        add = self.filesystem.link_at if found.links else self.filesystem.name_at
+        self._within_room(above, partial(add, ino, above, name), is_mark=_is_whiteout(found))
         return self._entry(above, ino)
 
     def _place(self, directory: int, name: bytes) -> int:
@@ -413,7 +437,9 @@ class Ext3Backend:
         moved = {new: self.filesystem.find_name(old, name)}
         if exchange:
             moved[old] = self.filesystem.find_name(new, new_name)
-        self.filesystem.rename_at(old, name, new, new_name, exchange=exchange, replace=replace, whiteout=whiteout)
+        is_mark = whiteout or any(ino is not None and _is_whiteout(self.filesystem.stat(ino)) for ino in moved.values())
+        rename = partial(self.filesystem.rename_at, old, name, new, new_name, exchange=exchange, replace=replace)
+        self._within_room(new, partial(rename, whiteout=whiteout), is_mark=is_mark)
         for above, ino in moved.items():
             if ino is not None:
                 self._working.note(ino, above)
@@ -422,9 +448,10 @@ class Ext3Backend:
     def set_xattr(self, node: int, name: bytes, value: bytes, /, *, create: bool, replace: bool) -> None:
         ino = self._inode(node)
         if name == OPAQUE and self._has_overlay:
-            set_opaque(self.filesystem, ino, value)
+            change = partial(set_opaque, self.filesystem, ino, value)
         else:
-            self.filesystem.set_xattr_at(ino, name, value, create=create, replace=replace)
+            change = partial(self.filesystem.set_xattr_at, ino, name, value, create=create, replace=replace)
+        self._within_room(ino, change, is_mark=name.startswith(OVERLAY_MARKS))
 
     def remove_xattr(self, node: int, name: bytes, /) -> None:
         ino = self._inode(node)
@@ -432,6 +459,10 @@ class Ext3Backend:
             remove_opaque(self.filesystem, ino)
         else:
             self.filesystem.remove_xattr_at(ino, name)
+
+
+def _is_whiteout(found: Stat) -> bool:
+    return modes.S_ISCHR(found.mode) and found.major == found.minor == 0
 
 
 def _node(found: Stat) -> int:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -18,7 +18,7 @@ if not sys.platform.startswith("linux"):
     pytest.skip("containers run on Linux only", allow_module_level=True)
 
 from sifkit.runtime.fuse.backend import AttributeChanges
-from sifkit.runtime.fuse.ext3_backend import Ext3Backend
+from sifkit.runtime.fuse.ext3_backend import KEPT_BLOCKS, WORK_BLOCKS, Ext3Backend
 from sifkit.runtime.fuse.protocol import ROOT_ID
 
 SIZE = 8 << 20
@@ -221,6 +221,38 @@ def test_a_full_image_takes_the_beginning_of_a_write(image: Path) -> None:
                 backend.make_directory(node_of(backend, "upper"), b"new%d" % number, 0o755)
         assert error.value.errno == errno.ENOSPC
         for name in (b"work", b"index"):  # those of the next overlay
+            backend.make_directory(node_of(backend, "work"), name, 0o755)
+
+
+@pytest.mark.parametrize("what", ["links", "renames", "xattrs"])
+def test_names_and_xattrs_leave_room_for_whiteouts_and_the_next_overlay(image: Path, what: str) -> None:
+    with opened(image) as backend:
+        upper = node_of(backend, "upper")
+        files = [backend.make_node(upper, b"%d" % number, 0o100644, (0, 0)).node for number in range(60)]
+        node_of(backend, "work")  # looked up as by overlayfs
+        with suppress(OSError):
+            while True:
+                backend.write(files[0], backend.attributes(files[0]).size, memoryview(bytes(1 << 20)), False)
+        changes: dict[str, Callable[[int], object]] = {
+            "links": lambda number: backend.link(files[1], upper, b"%0200d" % number),
+            "renames": lambda number: backend.rename(
+                upper, b"%d" % number, upper, b"%0250d" % number, replace=False, exchange=False, whiteout=False
+            ),
+            "xattrs": lambda number: backend.set_xattr(
+                files[number], b"user.a", b"%0900d" % number, create=False, replace=False
+            ),
+        }
+        with pytest.raises(OSError) as error:
+            for number in range(60):
+                changes[what](number)
+        assert error.value.errno == errno.ENOSPC
+        assert backend.filesystem.free_counts[0] >= KEPT_BLOCKS
+        mark = backend.make_node(upper, b"mark", 0o20000, (0, 0)).node
+        with pytest.raises(OSError):
+            for number in range(1000):
+                backend.link(mark, upper, b"m%0200d" % number)
+        assert KEPT_BLOCKS > backend.filesystem.free_counts[0] >= WORK_BLOCKS
+        for name in (b"work", b"index"):
             backend.make_directory(node_of(backend, "work"), name, 0o755)
 
 
