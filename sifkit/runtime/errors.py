@@ -7,7 +7,7 @@ import os
 
 from ..errors import SifkitError, show
 
-__all__ = ["LaunchError", "failed_call", "unwritten"]
+__all__ = ["LaunchError", "failed_call", "unmounted", "unwritten"]
 
 
 class LaunchError(SifkitError):
@@ -22,6 +22,14 @@ def failed_call(what: str, error: OSError, *, hint: str = "") -> LaunchError:
     reason = error.strerror or str(error)
     tried = f" ({show(os.fsdecode(error.filename))})" if isinstance(error.filename, str | bytes) else ""
     return LaunchError(f"{what}: {reason}{tried}", hint=hint)
+
+
+def unmounted(name: str, error: OSError, *, hint: str = "") -> LaunchError:
+    """Return the error of what cannot be mounted. ``name``: of it, for messages.
+
+    Devices and places of the session, which the call names, are not what the user knows it by.
+    """
+    return LaunchError(f"{name} cannot be mounted: {error.strerror}", hint=hint)
 
 
 def unwritten(name: str, error: OSError | None = None, *, check: str = "") -> LaunchError:

@@ -81,6 +81,22 @@ def test_images_of_each_kind(images: Path, tmp_path: Path, uid: int, image: str)
     assert (code, out) == (255, "") and f"/host in {images}/data.sqfs: no such file or directory" in err
 
 
+@pytest.mark.parametrize("way", ["root", "data", "overlay"])
+def test_an_image_that_the_kernel_does_not_mount(images: Path, way: str) -> None:
+    """The error names it, and the command that finds what is wrong."""
+    cut = images / "cut.sqfs"
+    whole = (images / "root.sqfs").read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    words = {
+        "root": ["cut.sqfs"],
+        "data": [*binds("cut.sqfs:/set:image-src=/"), "box"],
+        "overlay": ["-o", "cut.sqfs:ro", "box"],
+    }
+    code, _, err = run_sifkit(0, images, "exec", *words[way], "ls")
+    assert code == 255 and err.startswith(f"sifkit exec: {cut} cannot be mounted: ")
+    assert f"; check it with: sifkit check {cut}" in err and "/dev/loop" not in err and "session" not in err
+
+
 def test_without_fuse_images_are_unpacked(images: Path) -> None:
     given = binds("data.sqfs:/set:image-src=/up", "data.sif:/one:image-src=/set/motd,id=2,ro")
     script = "cat /set/motd /one; touch /set/x"

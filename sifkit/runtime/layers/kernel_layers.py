@@ -15,7 +15,7 @@ from typing import NamedTuple
 from ...errors import shell_quote, show
 from .. import sys
 from ..container.mount_points import real_directory
-from ..errors import LaunchError, failed_call, unwritten
+from ..errors import LaunchError, failed_call, unmounted, unwritten
 from ..images.image_files import ImageFiles
 from ..planning.run_plan import DataImage, Layer, Upper
 
@@ -241,8 +241,7 @@ class KernelLayers:
         try:
             sys.mount(source, point, kind, flags, options)
         except OSError as error:
-            hint = "" if image is None or kind != "ext3" else _mount_hint(image, error)
-            raise failed_call(f"{show(name)} cannot be mounted", error, hint=hint) from error
+            raise unmounted(show(name), error, hint="" if image is None else _mount_hint(image, error)) from error
         self._mounted.append((name, point))
         if flags & sys.MS_BIND:
             self._binds.add(point)
@@ -266,7 +265,10 @@ def _mount_hint(image: Layer | Upper, error: OSError) -> str:
         from ..images.image_place import ImagePlace
 
         return f"its journal must be replayed first: {ImagePlace.of(image).fsck('-p')}"
-    return f"check it with: sifkit check {shell_quote(image.path)}"  # which says, too, if it is truncated
+    check = f"check it with: sifkit check {shell_quote(image.path)}"  # which says, too, if it is truncated
+    if isinstance(image, Layer) and image.kind == "squashfs" and error.errno == errno.EINVAL:
+        return f"{check}; if it is sound, this kernel lacks its compression: use -u"
+    return check
 
 
 def _is_released(device: str) -> bool:

@@ -20,7 +20,7 @@ from ...vfs.resolve import Resolver, is_dir
 from .. import sys
 from ..container.container_mounts import add_mount_points
 from ..container.mount_points import TreeRoot
-from ..errors import LaunchError, failed_call, unwritten
+from ..errors import LaunchError, failed_call, unmounted, unwritten
 from ..fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
 from ..fuse.server import Server
 from ..fuse.tree_backend import TreeBackend
@@ -103,7 +103,7 @@ class ServedLayers:
             elif upper.kind == "directory":
                 sys.bind(upper.path, base, recursive=True)  # a user namespace allows nothing else where others are mounted
         except OSError as error:
-            raise failed_call(f"{show(upper.name or 'memory')} cannot be mounted", error) from error
+            raise unmounted(show(upper.name or "memory"), error) from error
         if upper.kind != "image":
             self._mounted.append(base)
         if upper.kind == "tmpfs":
