@@ -2,7 +2,8 @@
 
 ``SOURCE[:TARGET[:OPTIONS]]``, several with commas; a backslash before a comma or a colon makes it a part of the name. Options
 are ``ro``, ``rw``, and for a SOURCE that is an image ``image-src=PATH`` in it and ``id=NUMBER`` of its partition. Empty values
-and parts are skipped: scripts append to a list that may be empty. Source: Apptainer 1.4.5, tried.
+and parts are skipped: scripts append to a list that may be empty. So is white space before a name, and around options. Source:
+Apptainer 1.4.5, tried.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from ...errors import UsageError, show
+from .options import FALSE, TRUE
 
 if TYPE_CHECKING:
     from .options import RunOptions
@@ -20,6 +22,7 @@ __all__ = ["BindSpec", "parse_binds", "parse_home", "parse_mounts", "user_binds"
 
 IMAGE_OPTIONS = ("image-src", "id")
 """Options of binds from inside an image."""
+OPTION_HINT = "ro, rw, image-src=PATH and id=NUMBER are the options"
 LONGEST_ID = 10
 """Digits of the largest ID of an object."""
 
@@ -28,7 +31,7 @@ class BindSpec(NamedTuple):
     """File or directory ``source`` of the host, seen at ``target`` in the container; both absolute.
 
     ``image_source``: ``source`` is an image, and this a path in it, which begins with a slash. ``object_id``: its partition in
-    a SIF; None: the first one for data.
+    a SIF; None: the first one for data. ``asks_to_write``: ``rw`` is given.
     """
 
     source: str
@@ -36,6 +39,7 @@ class BindSpec(NamedTuple):
     readonly: bool = False
     image_source: str = ""
     object_id: int | None = None
+    asks_to_write: bool = False
 
 
 def user_binds(options: RunOptions, cwd: str) -> tuple[BindSpec, ...]:
@@ -45,18 +49,34 @@ def user_binds(options: RunOptions, cwd: str) -> tuple[BindSpec, ...]:
 
 def parse_binds(texts: Sequence[str], cwd: str, *, option: str = "--bind") -> tuple[BindSpec, ...]:
     """Parse the values of ``--bind``. ``cwd``: where relative sources start. Raises UsageError."""
-    return tuple(_bind(part, cwd, f"{option} {show(text)}") for text in texts for part in _parts(text) if part)
+    found: list[BindSpec] = []
+    for text in texts:
+        what = f"{option} {show(text)}"
+        found += (_bind(part, cwd, what) for part in _parts(text, what) if part)
+    return tuple(found)
 
 
-def _parts(text: str) -> list[str]:
-    """Split at commas; a part that is an option belongs to the bind before it."""
+def _parts(text: str, what: str) -> list[str]:
+    """Split at commas; a part that is an option belongs to the bind before it. Raises UsageError for an option elsewhere."""
     found: list[str] = []
     for part in _split(text, ","):
-        if found and part.partition("=")[0] in ("ro", "rw", *IMAGE_OPTIONS) and _split(found[-1], ":")[2:]:
-            found[-1] += f",{part}"
+        word = part.strip()
+        has_options = bool(found) and len(_split(found[-1], ":")) > 2
+        if _is_option(word):
+            if not has_options:
+                hint = f"options follow a second colon: SOURCE:TARGET:{word}"
+                raise UsageError(f"{what}: the option {show(word)} belongs to no bind", hint=hint)
+            found[-1] += f",{word}"
+        elif has_options and word and not {"/", ":"} & set(word) and word not in (".", ".."):
+            raise UsageError(f"{what}: no such option {show(word)}", hint=f"{OPTION_HINT}; a directory is ./{word}")
         else:
-            found.append(part)
+            found.append(part.lstrip())
     return found
+
+
+def _is_option(word: str) -> bool:
+    name, separator, _ = word.partition("=")
+    return word in ("ro", "rw") or (bool(separator) and name in IMAGE_OPTIONS)
 
 
 def _split(text: str, separator: str) -> list[str]:
@@ -82,21 +102,30 @@ def _bind(text: str, cwd: str, what: str) -> BindSpec:
         raise UsageError(f"{what}: the source is empty", hint="write SOURCE[:TARGET[:ro]]")
     if len(rest) > 2:
         raise UsageError(f"{what}: {show(text)} has too many colons", hint="write SOURCE[:TARGET[:ro]]; \\: for one in a name")
-    options = _split(rest[1], ",") if len(rest) == 2 else []
+    options = [option.strip() for option in _split(rest[1], ",")] if len(rest) == 2 else []
     of_image: dict[str, str] = {}
     for option in options:
         name, separator, value = option.partition("=")
         if separator and name in IMAGE_OPTIONS:
             of_image[name] = _unescaped(value)
         elif option not in ("ro", "rw"):
-            hint = "ro, rw, image-src=PATH and id=NUMBER are the options"
-            raise UsageError(f"{what}: no such option {show(option) or 'as an empty one'}", hint=hint)
+            raise UsageError(f"{what}: no such option {show(option) or 'as an empty one'}", hint=OPTION_HINT)
     source = _absolute(_unescaped(source), cwd)
-    target = _unescaped(rest[0]) if rest and rest[0] else source
-    return _spec(source, target, readonly="ro" in options, of_image=of_image, what=what)
+    target = _unescaped(rest[0].lstrip()) if rest and rest[0] else source
+    return _spec(source, target, readonly="ro" in options, asks_to_write="rw" in options, of_image=of_image, what=what)
 
 
-def _spec(source: str, target: str, *, readonly: bool, what: str, of_image: Mapping[str, str] | None = None) -> BindSpec:
+def _spec(
+    source: str,
+    target: str,
+    *,
+    what: str,
+    readonly: bool = False,
+    asks_to_write: bool = False,
+    of_image: Mapping[str, str] | None = None,
+) -> BindSpec:
+    if not target:
+        raise UsageError(f"{what}: the target is empty", hint="the target is a path in the container")
     if not target.startswith("/"):
         raise UsageError(f"{what}: {show(target)} is not an absolute path", hint="the target is a path in the container")
     target = posixpath.normpath(target.replace("//", "/"))
@@ -108,7 +137,7 @@ def _spec(source: str, target: str, *, readonly: bool, what: str, of_image: Mapp
     if number is not None and not (number.isascii() and number.isdigit() and len(number) <= LONGEST_ID and int(number)):
         raise UsageError(f"{what}: {show(number) or 'an empty text'} is no ID of an object", hint="see: sifkit sif list IMAGE")
     path = "/" + of_image.get("image-src", "").lstrip("/")
-    return BindSpec(source, target, readonly, path, None if number is None else int(number))
+    return BindSpec(source, target, readonly, path, None if number is None else int(number), asks_to_write)
 
 
 def _absolute(path: str, cwd: str) -> str:
@@ -136,6 +165,8 @@ def _mount(text: str, cwd: str) -> BindSpec:
     for part in row:
         key, _, value = part.partition("=")
         if key in IMAGE_OPTIONS:
+            if not value:
+                raise UsageError(f"{what}: {key} is empty", hint="image-src=/ is all of an image")
             of_image[key] = value
             continue
         name = _MOUNT_KEYS.get(key)
@@ -147,9 +178,11 @@ def _mount(text: str, cwd: str) -> BindSpec:
     for name in ("source", "destination"):
         if not found.get(name):
             raise UsageError(f"{what}: the {name} is missing", hint=_MOUNT_HINT)
-    readonly = found.get("ro", "no") in ("", "true", "1")
+    flag = found.get("ro", "false")
+    if flag not in TRUE | FALSE | {""}:
+        raise UsageError(f"{what}: ro is {show(flag)}, which is neither true nor false", hint="write ro alone")
     source = _absolute(found["source"], cwd)
-    return _spec(source, found["destination"], readonly=readonly, of_image=of_image, what=what)
+    return _spec(source, found["destination"], readonly=flag not in FALSE, of_image=of_image, what=what)
 
 
 _MOUNT_KEYS = {
@@ -167,5 +200,5 @@ def parse_home(text: str, cwd: str) -> tuple[str, str]:
     if not source or len(rest) > 1:
         raise UsageError(f"--home {show(text)}: it is no SOURCE[:TARGET]", hint="write --home /data/me:/home/me")
     source = _absolute(_unescaped(source), cwd)
-    spec = _spec(source, _unescaped(rest[0]) if rest else source, readonly=False, what=f"--home {show(text)}")
+    spec = _spec(source, _unescaped(rest[0]) if rest else source, what=f"--home {show(text)}")
     return source, spec.target

@@ -39,6 +39,8 @@ def plan_data_images(
     for spec, image in found.items():
         if spec.object_id is not None and image.kind != "sif":
             notes[f"id={spec.object_id} has no effect: {show(image.name)} is a {image.kind} image"] = None
+        if spec.asks_to_write and not spec.readonly and image.layer.kind == "squashfs":
+            notes[f"{show(image.layer.name)} is a squashfs and is only read"] = None
         if spec.readonly or image.layer.kind != "ext3":
             continue
         if image.is_writable:

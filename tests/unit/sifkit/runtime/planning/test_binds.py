@@ -25,6 +25,9 @@ from sifkit.runtime.planning.binds import BindSpec, parse_binds, parse_home, par
         ("/a://b/../c/", [BindSpec("/a", "/c")]),
         ("", []),
         (",/a,,/b:/c:ro,", [BindSpec("/a", "/a"), BindSpec("/b", "/c", True)]),
+        (" /a: /b: ro , /c:/d , ", [BindSpec("/a", "/b", True), BindSpec("/c", "/d ")]),
+        ("/a:/b:rw, ro,./c,d/e,.", [BindSpec("/a", "/b", True), *(BindSpec(c, c) for c in ("/cwd/c", "/cwd/d/e", "/cwd"))]),
+        ("id,/a:/b:ro,c:/d", [BindSpec("/cwd/id", "/cwd/id"), BindSpec("/a", "/b", True), BindSpec("/cwd/c", "/d")]),
     ],
 )
 def test_binds(text: str, found: list[BindSpec]) -> None:
@@ -34,6 +37,23 @@ def test_binds(text: str, found: list[BindSpec]) -> None:
 @pytest.mark.parametrize("text", [":/b", "/a:b", "/a:/", "/a:/b/..", "/a:/b:rx", "/a:/b:ro:x", "/a:/b:"])
 def test_binds_that_are_wrong(text: str) -> None:
     with pytest.raises(UsageError, match="--bind"):
+        parse_binds([text], "/cwd")
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("/a:/b:ro,bogus", "no such option bogus"),
+        ("/a:/b:rw, noexec,/c:/d", "no such option noexec"),
+        ("/a:/b:ro,x=1", "no such option x=1"),
+        ("/a:/b,ro", "the option ro belongs to no bind"),
+        ("ro", "the option ro belongs to no bind"),
+        ("/a.sqfs,image-src=/", "the option image-src=/ belongs to no bind"),
+    ],
+)
+def test_words_that_are_no_binds(text: str, reason: str) -> None:
+    """An option that is misspelt, or that has no place to stand, is not the name of a directory."""
+    with pytest.raises(UsageError, match=reason):
         parse_binds([text], "/cwd")
 
 
@@ -49,7 +69,7 @@ def test_binds_that_are_wrong(text: str) -> None:
     ],
 )
 def test_binds_from_images(options: str, readonly: bool, path: str, object_id: int | None) -> None:
-    image = BindSpec("/cwd/a.sif", "/b", readonly, path, object_id)
+    image = BindSpec("/cwd/a.sif", "/b", readonly, path, object_id, asks_to_write="rw" in options)
     assert parse_binds([f"a.sif:/b:{options},/c,/d:/e:ro"], "/cwd") == (image, BindSpec("/c", "/c"), BindSpec("/d", "/e", True))
 
 
@@ -71,6 +91,12 @@ def test_mounts() -> None:
     )
     assert found == (BindSpec("/a", "/b"), BindSpec("/a,1", "/c", True), BindSpec("/cwd/d", "/e"))
     assert parse_mounts(["", "source=/a,destination=/b\n"], "/") == (BindSpec("/a", "/b"),)
+
+
+@pytest.mark.parametrize("more", ["image-src=", "image-src", "id=", "id", "ro=maybe", "dst="])
+def test_mounts_with_values_that_mean_nothing(more: str) -> None:
+    with pytest.raises(UsageError, match=r"is empty|neither true nor false|the destination is missing"):
+        parse_mounts([f"type=bind,source=/a,destination=/b,{more}"], "/")
 
 
 @pytest.mark.parametrize("text", ["type=tmpfs,destination=/b", "type=bind,source=/a", "type=bind,x=1", "a\nb", '"a'])

@@ -54,10 +54,13 @@ def test_an_ext3_image_is_written_to_unless_its_bind_is_read_only() -> None:
 
 
 def test_other_images_are_read() -> None:
-    plan = planned(**with_binds("/d.sif:/a:image-src=/,rw", "/d.sqfs:/b:id=3"))
+    plan = planned(**with_binds("/d.sif:/a:image-src=/,rw", "/d.sqfs:/b:id=3", "/d.sqfs:/c:id=3,ro,rw"))
     assert plan.images == (SQUASHFS, Layer(path="/d.sqfs", kind="squashfs"))
     assert mount_at(plan, "/a").readonly and mount_at(plan, "/b").readonly
-    assert plan.notes == ("id=3 has no effect: /d.sqfs is a squashfs image",)
+    assert plan.notes == (
+        "/d.sif, object 1 is a squashfs and is only read",
+        "id=3 has no effect: /d.sqfs is a squashfs image",
+    )
     assert lines(plan)[0] == "data image: /d.sif, object 1 (squashfs, from byte 4,096), read"
 
 
