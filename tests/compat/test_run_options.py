@@ -84,7 +84,19 @@ def test_mount_points_in_directories_of_the_host(way: tuple[str, ...], tmp_path:
     assert sifkit("exec", *way, *words, "box", "ls", "/mnt/a", "/mnt/a/x/b") == (0, "/mnt/a:\nx\ny\n\n/mnt/a/x/b:\nf\n", "")
     assert sorted(path.name for path in (tmp_path / "a").rglob("*")) == ["b", "x", "y"]
     code, _, err = sifkit("exec", *way, "-B", f"{tmp_path}/a:/mnt/a:ro", "-B", f"{tmp_path}/b:/mnt/a/z", "box", "ls")
-    assert code == 255 and "/mnt/a/z cannot be mounted: Read-only file system" in err
+    assert code == 255 and "/b at /mnt/a/z cannot be mounted: its mount point cannot be made: Read-only file system; " in err
+    assert "session" not in err and not (tmp_path / "a/z").exists()
+    code, out, err = sifkit(
+        "exec", *way, "-B", words[1], "-S", "/mnt/a/s", "box", "sh", "-c", "echo x > /mnt/a/s/f; cat /mnt/a/s/f"
+    )
+    assert (code, out, err) == (0, "x\n", "") and os.listdir(tmp_path / "a/s") == []
+    place = tmp_path / "home"
+    code, out, err = sifkit("exec", *way, "-c", "-H", f"{tmp_path}/b:{place}", "box", "ls", str(place))
+    assert (code, out, err) == (0, "f\n", "") and not place.exists()
+    code, _, err = sifkit("exec", *way, "-w", "-S", str(place), "box", "ls")
+    assert code == 255 and f"{place} cannot be mounted: the container has no such path; " in err and not place.exists()
+    code, _, err = sifkit("exec", *way, "-B", f"{tmp_path}/b:/dev/sifkit-test", "box", "ls")
+    assert code == 255 and "mount points are not made in /dev" in err and not os.path.exists("/dev/sifkit-test")
 
 
 @WAYS

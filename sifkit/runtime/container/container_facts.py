@@ -103,7 +103,7 @@ def _working_directory(plan: RunPlan, root: str) -> str:
 def _without_dots(root: str, path: str) -> str:
     """Return a directory of the container for PWD, where ``.`` and ``..`` are not allowed; links stay if there are none."""
     if not {".", ".."} & set(path.split("/")):
-        return path
+        return "/" + path.strip("/")
     return "/" + os.fsdecode(b"/".join(resolve_below(os.fsencode(root), os.fsencode(path)).existing))
 
 

@@ -6,10 +6,11 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import AnyStr, Literal, NamedTuple
 
 from ...errors import show
 from .. import sys
-from ..errors import LaunchError, failed_call
+from ..errors import LaunchError, unmounted
 from ..planning.run_plan import DataImage, Mount
 from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
 
@@ -27,8 +28,24 @@ __all__ = [
 SMALL_FILE_BYTES = 1 << 20
 HOME_BYTES = 1 << 20
 """Size of a tmpfs that holds only the mount point of a home directory."""
-NO_PATH = "the container has no such path"
+KERNEL_DIRECTORIES = ("/proc", "/sys")
+"""Directories of the host in which no mount points are made, nor in /dev itself: root could make some of them."""
 Notify = Callable[[str], None]
+
+
+class _MissingTargetError(FileNotFoundError):
+    """Target that is missing and not made. ``hint``: what helps."""
+
+    def __init__(self, target: str, hint: str) -> None:
+        super().__init__(errno.ENOENT, "the container has no such path", target)
+        self.hint = hint
+
+
+class _UnmadeTargetError(OSError):
+    """Target that is missing and could not be made, by an ``error``."""
+
+    def __init__(self, target: str, error: OSError) -> None:
+        super().__init__(error.errno, f"its mount point cannot be made: {error.strerror}", target)
 
 
 def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> bool:
@@ -54,12 +71,13 @@ def add_mount_points(root: str | Root, layer: str, mounts: Iterable[Mount]) -> b
 def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> list[Mount]:
     """Return the mounts for a root that is written to itself, in which no mount points are made, as Apptainer does.
 
-    A home directory that is missing is shown in memory mounted over the directory above it, unless that is the root.
+    A home directory that is missing is shown in memory mounted over the directory above it, unless that is the root, or a mount
+    shows it.
     """
     found: list[Mount] = []
     for mount in mounts:
         is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
-        if is_home and (above := _existing_above(root, home)):
+        if is_home and (above := _existing_above(root, home)) and not any(_is_in(above, one.target, "/") for one in found):
             found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES, is_optional=True))
         found.append(mount)
     return found
@@ -132,36 +150,37 @@ def mount_all(root: str, files: str, mounts: Iterable[Mount], notify: Notify, *,
 
     ``makes_missing``: targets that a directory of the writable layer hides, which replaces that of the layers below, are made.
     """
-    memory: list[bytes] = []
-    bound: list[bytes] = []
+    done: list[_DoneMount] = []
     for number, mount in enumerate(mounts):
         if not is_needed(os.fsencode(root), mount):
             continue
         try:
             if mount.hides_link and find_link(os.fsencode(root), os.fsencode(mount.target)):
                 continue  # in a layer above the mount points: what the user has chosen there
-            target = _target(root, mount, memory, bound, makes_missing=makes_missing)
-            if not mount.hides_mount and target in (*memory, *bound):
+            target = _target(root, mount, done, makes_missing=makes_missing)
+            if not mount.hides_mount and any(one.target == target for one in done):
                 continue
             _mount(target, f"{files}/{number}", mount, notify)
-            if mount.kind == "tmpfs":
-                memory.append(target)
-            elif mount.kind == "bind" and os.path.isdir(target):
-                bound.append(target)
+            if mount.kind != "symlink" and os.path.isdir(target):
+                done.append(_DoneMount(target, _holder(mount)))
         except OSError as error:
             if error.errno == errno.EUCLEAN:  # nothing else in it would work, either
-                raise failed_call("the root of the container is damaged", error, hint="see: sifkit check IMAGE") from error
+                what = f"the root of the container is damaged: {error.strerror} at {show(mount.target)}"
+                raise LaunchError(what, hint="see: sifkit check IMAGE") from error
             same = mount.source == mount.target
             what = show(mount.target) if same else f"{_source_name(mount)} at {show(mount.target)}"
-            failed = failed_call(f"{what} cannot be mounted", error, hint=_hint(mount, error))
+            failed = unmounted(what, error, hint=_hint(mount, error))
             if not mount.is_optional:
                 raise failed from error
             notify(failed.message)
 
 
 def _hint(mount: Mount, error: OSError) -> str:
-    if error.errno == errno.ENOENT and error.strerror == NO_PATH:
-        return "mount points are not made in a directory that is written to: create it there"
+    if isinstance(error, _MissingTargetError):
+        return error.hint
+    if isinstance(error, _UnmadeTargetError):
+        is_read_only = error.errno == errno.EROFS
+        return f"{show(mount.target)} lies in what is only read: create it there before the run" if is_read_only else ""
     if error.errno == errno.ENOENT and mount.kind == "bind" and mount.content is None and not os.path.exists(mount.source):
         return f"{show(mount.source)} does not exist on this host"
     return ""
@@ -226,11 +245,26 @@ def _mount_sysfs(target: bytes, flags: int, notify: Notify) -> None:
         notify("/sys is the host's: it lists network devices that the container does not have")
 
 
-def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[bytes], *, makes_missing: bool) -> bytes:
+class _DoneMount(NamedTuple):
+    """Directory that was mounted at ``target``, a path of the host. ``holder``: has the files in it."""
+
+    target: bytes
+    holder: Literal["memory", "kernel", "host"]
+
+
+def _holder(mount: Mount) -> Literal["memory", "kernel", "host"]:
+    if mount.kind == "tmpfs":
+        return "memory"
+    if mount.kind != "bind" or mount.source == "/dev" or any(_is_in(mount.source, one, "/") for one in KERNEL_DIRECTORIES):
+        return "kernel"
+    return "host"
+
+
+def _target(root: str, mount: Mount, done: Sequence[_DoneMount], *, makes_missing: bool) -> bytes:
     """Return where the target is on the host. One that is missing is made where that is allowed.
 
-    That is in memory mounted before it; in directories of the host bound before it, ``bound``, for what the user asks for, as
-    with Apptainer; elsewhere with ``makes_missing``.
+    That is in memory mounted before it; in directories of the host or of data images bound before it for what the user asks
+    for, as with Apptainer; in the layers with ``makes_missing``. Raises OSError.
     """
     found = resolve_below(os.fsencode(root), os.fsencode(mount.target))
     if mount.kind == "symlink" and len(found.missing) == 1:
@@ -240,21 +274,29 @@ def _target(root: str, mount: Mount, memory: Sequence[bytes], bound: Sequence[by
         raise OSError(errno.EBUSY, "it is the root of the container", mount.target)
     if not found.missing:
         return below
-    is_made = mount.make_in_bind or not mount.is_optional if _is_in(below, bound) else makes_missing
-    if not is_made and not _is_in(below, memory):
-        raise OSError(errno.ENOENT, NO_PATH, mount.target)
+    if not mount.make_target:
+        raise _MissingTargetError(mount.target, "with --writable it is not made: create it before the run")
+    holder = next((one.holder for one in reversed(done) if _is_in(below, one.target, b"/")), None)
+    if holder == "kernel":
+        raise _MissingTargetError(mount.target, "mount points are not made in /dev, /proc and /sys")
+    is_made = mount.make_in_bind or not mount.is_optional if holder == "host" else makes_missing or holder == "memory"
+    if not is_made:
+        raise _MissingTargetError(mount.target, "mount points are not made in a directory that is written to: create it there")
     is_directory = is_directory_mount(mount)
-    for name in found.missing if is_directory else found.missing[:-1]:
-        below += b"/" + name
-        os.mkdir(below, 0o755)
-    if not is_directory:
-        below += b"/" + found.missing[-1]
-        os.close(os.open(below, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    try:
+        for name in found.missing if is_directory else found.missing[:-1]:
+            below += b"/" + name
+            os.mkdir(below, 0o755)
+        if not is_directory:
+            below += b"/" + found.missing[-1]
+            os.close(os.open(below, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+    except OSError as error:
+        raise _UnmadeTargetError(mount.target, error) from error
     return below
 
 
-def _is_in(path: bytes, directories: Iterable[bytes]) -> bool:
-    return any(path == directory or path.startswith(directory + b"/") for directory in directories)
+def _is_in(path: AnyStr, directory: AnyStr, separator: AnyStr) -> bool:
+    return path == directory or path.startswith(directory + separator)
 
 
 def enter_root(root: str) -> None:

@@ -47,7 +47,7 @@ def why_unreachable(path: str) -> str:
     """Return why nobody knows what a path is, such as a directory before it that may not be entered; empty if it is missing."""
     try:
         os.stat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except FileNotFoundError:
         return ""
     except OSError as error:
         return (error.strerror or str(error)).lower()

@@ -54,6 +54,10 @@ def _is_below(path: str, directory: str) -> bool:
     return path == directory or path.startswith(directory.rstrip("/") + "/")
 
 
+def _is_inside(path: str, directory: str) -> bool:
+    return path != directory and _is_below(path, directory)
+
+
 def skipped_mounts(texts: Sequence[str]) -> frozenset[str]:
     """Parse the values of ``--no-mount``. Raises UsageError."""
     words = [word for text in texts for word in text.split(",")]
@@ -90,14 +94,20 @@ def plan_mounts(
     if "bind-paths" not in skipped:
         _add_site_binds(planned, request, site, skipped, has_network="net" not in namespaces, contained=contained)
     planned.mounts += _kernel(request, site, skipped, namespaces)
+    before_home = len(planned.mounts)
     _add_home(planned, request, site, skipped, contained=contained)
     if site.mount_tmp and "tmp" not in skipped:
-        planned.mounts += _temporary(request, site, contained=contained)
+        temporary = tuple(_temporary(request, site, contained=contained))
+        is_inside = any(_is_inside(planned.home, mount.target) for mount in temporary)
+        position = before_home if is_inside else len(planned.mounts)  # the later mount is the one that is seen
+        planned.mounts[position:position] = temporary
     if is_root_writable:  # no mount points are made there: only what is asked for must succeed, as with Apptainer
         asked = planned.home if options.home or options.workdir else ""
         planned.mounts = [one if one.target == asked else one._replace(is_optional=True) for one in planned.mounts]
-    if site.user_bind_control:
-        planned.mounts += _scratch(request, site)
+    scratch = tuple(_scratch(request, site, is_root_writable=is_root_writable)) if site.user_bind_control else ()
+    targets = [spec.target for spec in binds]
+    in_binds = tuple(mount for mount in scratch if any(_is_inside(mount.target, target) for target in targets))
+    planned.mounts += (mount for mount in scratch if mount not in in_binds)
     planned.mounts += _files(request, site, namespaces, keeps_accounts=keeps_accounts)
     if options.fakeroot:
         from .apt_settings import apt_settings
@@ -109,6 +119,7 @@ def plan_mounts(
     if site.user_bind_control:
         planned.mounts += _libraries_and_programs(request)
     _add_user_binds(planned, request, site, skipped, binds, images)
+    planned.mounts += in_binds
     if not contained and "cwd" not in skipped and not options.cwd and request.caller.cwd:
         _add_working_directory(planned, request, site)
     return planned
@@ -324,6 +335,8 @@ def _workdir(request: RunRequest) -> str:
     path = posixpath.normpath(posixpath.join(request.caller.cwd, request.options.workdir))
     if reason := request.why_unreachable(path):
         raise FormatError(f"--workdir {show(path)}: {reason}", path=path)
+    if request.kind_of(path) == "file":
+        raise FormatError(f"--workdir {show(path)}: not a directory", path=path)
     if request.kind_of(path) != "directory":
         raise FormatError(f"--workdir {show(path)}: no such directory", path=path, hint=f"create it with: mkdir {show(path)}")
     return path
@@ -342,8 +355,11 @@ def _temporary(request: RunRequest, site: SiteConfig, *, contained: bool) -> Ite
         yield mount._replace(hides_mount=target != "/var/tmp")
 
 
-def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
-    """Yield the directories of ``--scratch``. Raises UsageError."""
+def _scratch(request: RunRequest, site: SiteConfig, *, is_root_writable: bool) -> Iterator[Mount]:
+    """Yield the directories of ``--scratch``. Raises UsageError.
+
+    For a root that is written to, no mount points are made for those in memory, as with Apptainer, not in /tmp either.
+    """
     for path in (part for text in request.options.scratch for part in text.split(",")):
         target = posixpath.normpath(posixpath.join("/", path))
         if not path or target == "/":
@@ -352,7 +368,8 @@ def _scratch(request: RunRequest, site: SiteConfig) -> Iterator[Mount]:
             source = posixpath.join(_workdir(request), "scratch", target.lstrip("/"))
             yield Mount(kind="bind", source=source, target=target, make_source=True, mode=0o700)
         else:
-            yield Mount(kind="tmpfs", target=target, size=site.memory_bytes(request.caller.uid))
+            size = site.memory_bytes(request.caller.uid)
+            yield Mount(kind="tmpfs", target=target, size=size, make_target=not is_root_writable)
 
 
 def _files(request: RunRequest, site: SiteConfig, namespaces: frozenset[Namespace], *, keeps_accounts: bool) -> Iterator[Mount]:

@@ -107,11 +107,12 @@ class Mount(NamedTuple):
     ``target`` with the text ``source``, which is no mount but belongs into the tmpfs mounted before it. ``content``: the text
     of a generated file that is bound instead of ``source``. ``edit``: the content is the container's own file with entries of
     the account. ``make_source``: a missing directory is made, with ``mode``. ``make_target``: a missing target is made in the
-    session's layer. ``hides_link``: a symlink at the target is not followed but hidden by a mount point in that layer; where it
-    is still seen, there is no mount. ``needs``: directory that the container must have; without it the mount is left out.
-    ``hides_mount``: False if it is left out where a directory is mounted at its target already. ``is_optional``: a failure is a
-    note and not the end. ``make_in_bind``: a target that is missing in a directory of the host bound before it is made there,
-    although the mount is optional. ``size``: of a tmpfs, in bytes. ``data``: options of the filesystem.
+    session's layer, or in what is mounted before it; False: nowhere. ``hides_link``: a symlink at the target is not followed
+    but hidden by a mount point in that layer; where it is still seen, there is no mount. ``needs``: directory that the
+    container must have; without it the mount is left out. ``hides_mount``: False if it is left out where a directory is mounted
+    at its target already. ``is_optional``: a failure is a note and not the end. ``make_in_bind``: a target that is missing in a
+    directory of the host bound before it is made there, although the mount is optional. ``size``: of a tmpfs, in bytes.
+    ``data``: options of the filesystem.
     """
 
     kind: MountKind

@@ -104,7 +104,13 @@ def test_the_start_knows_the_working_directory(root: Path) -> None:
 def test_the_shown_working_directory_has_no_dots(root: Path) -> None:
     (root / "home/sub").mkdir(parents=True)
     (root / "link").symlink_to("/home/sub")
-    for cwd, shown in (("/link/../sub/.", "/home/sub"), ("/link/..", "/home"), ("/.", "/"), ("/link", "/link")):
+    for cwd, shown in (
+        ("/link/../sub/.", "/home/sub"),
+        ("/link/..", "/home"),
+        ("/.", "/"),
+        ("/link", "/link"),
+        ("//link/", "/link"),
+    ):
         plan = plan_of_nothing()._replace(cwd=(cwd,), is_cwd_required=True)
         assert start_in_container("", print)(plan, str(root)).environment["PWD"] == shown
 

@@ -399,6 +399,7 @@ def test_a_working_directory_for_contained_files() -> None:
         "/t/u": "/work/dir/w/scratch/t/u",
     }
     refused("--workdir /missing: no such directory", kind=FormatError, contain=True, workdir="/missing")
+    refused("--workdir /file: not a directory", kind=FormatError, contain=True, workdir="/file")
     refused("--scratch /", scratch=("/..",))
 
 
@@ -409,6 +410,7 @@ def test_what_is_asked_for_must_be_in_a_directory_that_is_written_to() -> None:
         plan = planned(image=image, writable=True, scratch=("/s",), bind=("/data",), **options)
         kept = {"/home/alice"} if options.keys() == {"workdir", "contain"} else set()
         assert {mount.target for mount in plan.mounts if not mount.is_optional} == {"/s", "/data"} | kept
+        assert mount_at(plan, "/s").make_target == ("workdir" in options)
     plan = planned(image=image, writable=True, home="/data:/h")
     assert [mount.target for mount in plan.mounts if not mount.is_optional] == ["/h"]
 
@@ -539,6 +541,17 @@ def test_home_directories() -> None:
     for home, shown in (("/", "/"), ("nowhere", "/"), ("/bin", "/bin")):
         plan = planned(request={"caller": CALLER._replace(home=home)})
         assert shown not in targets(plan) and plan.notes == (f"the home directory {shown} cannot be shown in a container",)
+
+
+def test_mounts_that_lie_in_others_come_after_them() -> None:
+    for options in ({}, {"contain": True}, {"contain": True, "workdir": "w"}):
+        for home in ("/tmp/me", "/var/tmp/me"):
+            found = targets(planned(home=f"/h:{home}", **options))
+            assert found.index("/tmp") < found.index("/var/tmp") < found.index(home)
+        found = targets(planned(home="/h:/var", **options))
+        assert found.index("/var") < found.index("/var/tmp")
+    found = targets(planned(bind=("/a:/data",), scratch=("/data/s", "/data", "/t"), home="/h:/t/me"))
+    assert [target for target in found if target in ("/data", "/data/s", "/t")] == ["/data", "/t", "/data", "/data/s"]
 
 
 def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
