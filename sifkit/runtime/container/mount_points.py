@@ -190,7 +190,7 @@ def real_directory(point: str, name: str, image: str) -> str:
     try:
         mode = os.lstat(path).st_mode
     except OSError as error:
-        raise failed_call(f"{show(image)}: {show(name)}/ cannot be used", error) from error
+        raise LaunchError(f"{show(image)}: {show(name)}/ cannot be used: {error.strerror}") from error
     if not stat.S_ISDIR(mode):
         raise LaunchError(f"{show(image)}: {show(name)} is not a directory")
     return path

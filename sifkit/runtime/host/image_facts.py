@@ -67,6 +67,7 @@ def image_facts(name: str) -> ImageFacts:
         from .host_filesystems import has_mounts
 
         real = os.path.realpath(path)
+        _reject_root(name, real)
         root = Layer(path=real, kind="directory", has_mounts=has_mounts(real), is_foreign=_is_foreign(found))
         return ImageFacts(path=path, real_path=real, kind="directory", root=root, is_writable=is_writable)
     kind = _file_kind(name)
@@ -108,6 +109,12 @@ def _file_name(uri: str) -> str:
     for separator in "?@:":
         last = last.partition(separator)[0]
     return (last.removesuffix(".sif").removesuffix(".tar") or "image") + ".sif"
+
+
+def _reject_root(name: str, path: str) -> None:
+    """Raise UsageError for the root of this host as an image or overlay. ``path``: without symlinks."""
+    if path == "/":
+        raise UsageError(f"{show(name)} is the root of this host", hint="a variable without a value may have been meant")
 
 
 def _found(name: str) -> os.stat_result:
@@ -304,6 +311,7 @@ def _overlay_layers(argument: RunOverlay, path: str, found: os.stat_result) -> O
 def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
     from .host_filesystems import has_mounts, no_upper_filesystem
 
+    _reject_root(argument.path, path)
     upper = Upper(kind="directory", path=path)
     subdirectory = "upper" if os.path.isdir(f"{path}/upper") and not argument.work else ""
     if argument.work:

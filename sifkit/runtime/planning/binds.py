@@ -102,7 +102,8 @@ def _bind(text: str, cwd: str, what: str) -> BindSpec:
         raise UsageError(f"{what}: the source is empty", hint="write SOURCE[:TARGET[:ro]]")
     if len(rest) > 2:
         raise UsageError(f"{what}: {show(text)} has too many colons", hint="write SOURCE[:TARGET[:ro]]; \\: for one in a name")
-    options = [option.strip() for option in _split(rest[1], ",")] if len(rest) == 2 else []
+    given = [option.strip() for option in _split(rest[1], ",")] if len(rest) == 2 else []
+    options = [option for option in given if option] or given
     of_image: dict[str, str] = {}
     for option in options:
         name, separator, value = option.partition("=")

@@ -1,7 +1,8 @@
 """Mounts of a run below the root of the container: the kernel's filesystems, directories of the host, binds. Pure.
 
 The order and the rules are Apptainer's (1.4.5, tried): dev, binds of the site, proc, sys, home, temporary and scratch
-directories, generated files, binds of the user, the working directory.
+directories, generated files, binds of the user from the highest target to the deepest, the working directory. What the user
+asks for and would be hidden in that order comes later: a home directory in /tmp, home and scratch directories in binds.
 """
 
 from __future__ import annotations
@@ -105,9 +106,7 @@ def plan_mounts(
         asked = planned.home if options.home or options.workdir else ""
         planned.mounts = [one if one.target == asked else one._replace(is_optional=True) for one in planned.mounts]
     scratch = tuple(_scratch(request, site, is_root_writable=is_root_writable)) if site.user_bind_control else ()
-    targets = [spec.target for spec in binds]
-    in_binds = tuple(mount for mount in scratch if any(_is_inside(mount.target, target) for target in targets))
-    planned.mounts += (mount for mount in scratch if mount not in in_binds)
+    planned.mounts += scratch
     planned.mounts += _files(request, site, namespaces, keeps_accounts=keeps_accounts)
     if options.fakeroot:
         from .apt_settings import apt_settings
@@ -118,8 +117,8 @@ def plan_mounts(
         planned.notes += apt.notes
     if site.user_bind_control:
         planned.mounts += _libraries_and_programs(request)
-    _add_user_binds(planned, request, site, skipped, binds, images)
-    planned.mounts += in_binds
+    targets = [mount.target for mount in scratch] + ([planned.home] if options.home else [])
+    _add_binds(planned, tuple(_user_binds(planned, request, site, skipped, binds, images)), targets)
     if not contained and "cwd" not in skipped and not options.cwd and request.caller.cwd:
         _add_working_directory(planned, request, site)
     return planned
@@ -258,15 +257,26 @@ def _bind(spec: BindSpec, image: DataImage | None = None, *, is_optional: bool =
     )
 
 
-def _add_user_binds(
+def _add_binds(planned: PlannedMounts, binds: Sequence[Mount], targets: Sequence[str]) -> None:
+    """Add the binds of the user so that what lies in another is mounted after it, as are the mounts at ``targets``."""
+    inside = [
+        mount
+        for mount in planned.mounts
+        if mount.target in targets and any(_is_inside(mount.target, bind.target) for bind in binds)
+    ]
+    planned.mounts = [mount for mount in planned.mounts if mount not in inside]
+    planned.mounts += sorted((*inside, *binds), key=lambda mount: mount.target.count("/"))
+
+
+def _user_binds(
     planned: PlannedMounts,
     request: RunRequest,
     site: SiteConfig,
     skipped: frozenset[str],
     binds: Sequence[BindSpec],
     images: Mapping[BindSpec, DataImage],
-) -> None:
-    """Add the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
+) -> Iterator[Mount]:
+    """Yield the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
     shown: dict[str, BindSpec] = {}
     for spec in binds:
         if not site.user_bind_control and not _is_device_bind(spec):
@@ -279,17 +289,15 @@ def _add_user_binds(
             continue
         shown[spec.target] = spec
         if spec.image_source:
-            planned.mounts.append(_bind(spec, images[spec]))
+            yield _bind(spec, images[spec])
             continue
         if request.kind_of(spec.source) == "missing":
             reason = request.why_unreachable(spec.source) or "no such file or directory"
             raise FormatError(f"{show(spec.source)}: {reason}", path=spec.source, hint="it is the source of a bind")
         if not _is_device_bind(spec):
-            planned.mounts.append(_bind(spec))
+            yield _bind(spec)
         elif _has_devices(site, skipped):  # they stay usable
-            planned.mounts.append(
-                Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)
-            )
+            yield Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)
         else:
             reason = "--no-mount dev" if "dev" in skipped else f"'mount dev = no' in {show(site.path)}"
             planned.notes.append(f"{show(spec.source)} is not shown: {reason}")

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from sifkit.errors import FormatError, InputError
+from sifkit.errors import FormatError, InputError, UsageError
 from sifkit.overlay.creating.standalone import create
 from sifkit.overlay.options import CreateOptions
 from sifkit.runtime.host.image_facts import data_image_facts, image_facts, kind_of, overlay_facts, why_unreachable, with_owner
@@ -70,6 +70,16 @@ def test_names_of_owners_are_looked_up_where_they_are_asked_for(tmp_path: Path, 
     for names in (("alice", "staff"), ("alice", str(gid)), (str(uid), str(gid))):
         assert [with_owner(facts) for facts in given] == [facts._replace(owner=names[0], group=names[1]) for facts in given]
         (groups or users).clear()
+
+
+def test_the_root_of_the_host_is_no_image(tmp_path: Path) -> None:
+    """An empty variable before a slash would have all of it written to."""
+    (tmp_path / "link").symlink_to("/")
+    for name in ("/", str(tmp_path / "link")):
+        with pytest.raises(UsageError, match="is the root of this host"):
+            image_facts(name)
+        with pytest.raises(UsageError, match="is the root of this host"):
+            overlay_facts(RunOverlay(name))
 
 
 def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

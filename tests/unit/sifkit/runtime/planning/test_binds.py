@@ -27,6 +27,7 @@ from sifkit.runtime.planning.binds import BindSpec, parse_binds, parse_home, par
         (",/a,,/b:/c:ro,", [BindSpec("/a", "/a"), BindSpec("/b", "/c", True)]),
         (" /a: /b: ro , /c:/d , ", [BindSpec("/a", "/b", True), BindSpec("/c", "/d ")]),
         ("/a:/b:rw, ro,./c,d/e,.", [BindSpec("/a", "/b", True), *(BindSpec(c, c) for c in ("/cwd/c", "/cwd/d/e", "/cwd"))]),
+        ("/a:/b:,ro", [BindSpec("/a", "/b", True)]),
         ("id,/a:/b:ro,c:/d", [BindSpec("/cwd/id", "/cwd/id"), BindSpec("/a", "/b", True), BindSpec("/cwd/c", "/d")]),
     ],
 )

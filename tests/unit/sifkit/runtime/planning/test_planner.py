@@ -552,6 +552,13 @@ def test_mounts_that_lie_in_others_come_after_them() -> None:
         assert found.index("/var") < found.index("/var/tmp")
     found = targets(planned(bind=("/a:/data",), scratch=("/data/s", "/data", "/t"), home="/h:/t/me"))
     assert [target for target in found if target in ("/data", "/data/s", "/t")] == ["/data", "/t", "/data", "/data/s"]
+    found = targets(planned(bind=("/c:/data/s/c,/b:/data/s,/a:/data",), scratch=("/data/t",)))
+    binds = ["/data", "/data/t", "/data/s", "/data/s/c"]
+    assert [target for target in found if target in binds] == binds
+    found = targets(planned(bind=("/a:/home",), home="/h:/home/me"))
+    assert found.index("/home") < found.index("/home/me")
+    found = targets(planned(bind=("/a:/home",)))
+    assert found.index("/home/alice") < found.index("/home")
 
 
 def test_root_can_change_the_accounts_of_what_it_writes_to() -> None:
