@@ -168,8 +168,9 @@ class FileDevice:
         except OSError as error:
             raise DeviceError(f"reading at byte {self.offset + offset}: {error.strerror}", error=error) from error
         if len(data) < size:
-            end, missing = self.offset + offset + len(data), size - len(data)
-            raise DeviceError(f"the file ends at byte {end}, {missing} bytes before the image does")
+            # Another program cut the file; what it writes behind the new end, such as a resize that goes on, may lie beyond.
+            end = min(self.offset + offset + len(data), os.lseek(self.fd, 0, os.SEEK_END))
+            raise DeviceError(f"the file ends at byte {end}, the image at byte {self.offset + self._size}")
         return data
 
     def data_ranges(self, offset: int, size: int) -> Iterator[tuple[int, int]]:

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from ...errors import UsageError, counted, shell_quote, show
+from ...errors import counted, shell_quote, show
 from ..support import values
 from ..support.console import Console
-from ..support.editing import open_for_editing
+from ..support.editing import open_filesystem_for_editing
 from ..support.frame import verb
 from ..support.image_path import reject_swapped
-from ..support.options import EditFlags
+from ..support.options import FilesystemEditFlags
 
 __all__ = ["command"]
 
@@ -35,26 +35,19 @@ def command(
     old: Annotated[
         str, typer.Option("--from", metavar="OWNER[:GROUP]", help="change only files that belong to this owner and group")
     ] = "",
-    flags: EditFlags,
+    flags: FilesystemEditFlags,
 ) -> None:
     """Hand an overlay over: change the owner of upper/ and work/ and of everything in them.
 
     The image file itself keeps its owner; the commands that hand it over on this host are printed. OWNER: (with a colon and no
     group) also sets the owner's login group, :GROUP only the group.
     """
-    from ...overlay.images.image_format import is_sif
     from ...overlay.ownership import OwnerChange, change_owner
 
-    if flags.upper:
-        raise UsageError("--upper is for paths", hint="leave it out")
     reject_swapped("overlay chown", owner, image, image=image, fault="the owner comes before the image")
     uid, gid = values.owner_change("OWNER", owner)
     before = values.owner_change("--from", old) if old else (None, None)
-    if flags.partition is None and flags.offset is None and is_sif(image):
-        from dataclasses import replace
-
-        flags = replace(flags, partition="overlay")
-    with open_for_editing(console, image, flags) as editor:
+    with open_filesystem_for_editing(console, image, flags) as editor:
         changed = change_owner(editor.filesystem, OwnerChange(uid, gid, before))
     if flags.json:
         console.emit({"changed": changed, "uid": uid, "gid": gid}, image=image)

@@ -76,7 +76,13 @@ def command(
         str | None, _option("--block-size", "-b", metavar="BYTES", text="block size: 1024, 2048 or 4096 (default: as it is)")
     ] = None,
     inode_size: Annotated[
-        str | None, _option("--inode-size", "-I", metavar="BYTES", text="inode size: 128 or 256 (default: as it is)")
+        str | None,
+        _option(
+            "--inode-size",
+            "-I",
+            metavar="BYTES",
+            text="inode size: a power of two from 128 to the block size (default: as it is)",
+        ),
     ] = None,
     journal: Annotated[
         str | None, _option("--journal", "-J", metavar="size=SIZE", text="size of the journal, as size=16M")

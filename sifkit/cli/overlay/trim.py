@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import Annotated
 
 import typer
 
-from ...errors import UsageError, human, show
+from ...errors import human, show
 from ..support.console import Console, Fields
-from ..support.editing import open_for_editing
+from ..support.editing import open_filesystem_for_editing
 from ..support.frame import verb
-from ..support.options import EditFlags
+from ..support.options import FilesystemEditFlags
 
 __all__ = ["command"]
 
@@ -29,7 +28,7 @@ def command(
     console: Console,
     *,
     image: Annotated[str, typer.Argument(metavar="IMAGE", help="overlay image, or SIF image with one")],
-    flags: EditFlags,
+    flags: FilesystemEditFlags,
 ) -> None:
     """Give the space of deleted files back to the host, as fstrim does: free blocks become holes of the image file.
 
@@ -37,13 +36,7 @@ def command(
     """
     from ext3 import hostio
 
-    from ...overlay.images.image_format import is_sif
-
-    if flags.upper:
-        raise UsageError("--upper is for paths", hint="leave it out")
-    if flags.partition is None and flags.offset is None and is_sif(image):
-        flags = replace(flags, partition="overlay")
-    with open_for_editing(console, image, flags) as editor:
+    with open_filesystem_for_editing(console, image, flags) as editor:
         before = hostio.allocated_bytes(os.stat(image))
         freed = editor.filesystem.trim()
     found = os.stat(image)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -11,9 +10,9 @@ import typer
 from ...errors import UsageError, counted, human, show
 from ..support import values
 from ..support.console import Console, Fields, name_fields
-from ..support.editing import open_for_editing
+from ..support.editing import open_filesystem_for_editing
 from ..support.frame import verb
-from ..support.options import EditFlags
+from ..support.options import FilesystemEditFlags
 
 if TYPE_CHECKING:
     from uuid import UUID
@@ -48,28 +47,22 @@ def command(
     uuid: Annotated[
         str | None, typer.Option("-U", "--uuid", metavar="UUID|random|time", help="UUID, a random one, or one made of the time")
     ] = None,
-    flags: EditFlags,
+    flags: FilesystemEditFlags,
 ) -> None:
     """Change the settings of an overlay image, as tune2fs does: blocks reserved for root, label, UUID.
 
     Reserve one block for root: of an image without any, Apptainer without root (fuse2fs) keeps 10 % free. The copies of the
     superblock are changed too. Fails while a container uses the image.
     """
-    from ...overlay.images.image_format import is_sif
-
     if all(given is None for given in (reserved, percent, label, uuid)):
         raise UsageError("nothing to change", hint="give --reserved-blocks, -m, --label or --uuid")
     if reserved is not None and percent is not None:
         raise UsageError("-r and -m both set the reserved blocks", hint="give one of them")
-    if flags.upper:
-        raise UsageError("--upper is for paths", hint="leave it out")
     blocks = None if reserved is None else _blocks(reserved)
     share = None if percent is None else values.percent("-m", percent)
     name = None if label is None else values.label("--label", label)
     identity = None if uuid is None else _uuid(uuid)
-    if flags.partition is None and flags.offset is None and is_sif(image):
-        flags = replace(flags, partition="overlay")
-    with open_for_editing(console, image, flags) as editor:
+    with open_filesystem_for_editing(console, image, flags) as editor:
         filesystem = editor.filesystem
         count = filesystem.superblock.blocks_count
         if share is not None:

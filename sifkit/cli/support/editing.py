@@ -14,7 +14,7 @@ from .console import Console, Fields, name_fields
 from .environment import sif_stamp
 from .failures import errors_about
 from .image_path import ImagePath
-from .options import EditFlags
+from .options import EditFlags, FilesystemEditFlags
 from .reading import image_options
 from .results import print_notes, warn_unlocked
 
@@ -28,6 +28,7 @@ __all__ = [
     "coreutils_error",
     "is_dangling",
     "new_owner",
+    "open_filesystem_for_editing",
     "open_for_editing",
     "warn_outside",
 ]
@@ -198,6 +199,26 @@ def open_for_editing(
         print_notes(console, edited.notes)
         console.layer = None if edited.editor.view is None else edited.name
         yield edited.editor
+
+
+@contextmanager
+def open_filesystem_for_editing(console: Console, image: str, flags: FilesystemEditFlags) -> Iterator[OverlayEditor]:
+    """Open the filesystem of an overlay as ``open_for_editing`` does; in a SIF image that of its overlay by default."""
+    from ...overlay.images.image_format import is_sif
+
+    partition = flags.partition
+    if partition is None and flags.offset is None and is_sif(image):
+        partition = "overlay"
+    edit = EditFlags(
+        drop_signatures=flags.drop_signatures,
+        keep_broken_signatures=flags.keep_broken_signatures,
+        partition=partition,
+        offset=flags.offset,
+        require_lock=flags.require_lock,
+        json=flags.json,
+    )
+    with open_for_editing(console, image, edit) as editor:
+        yield editor
 
 
 def warn_outside(console: Console, editor: OverlayEditor, resolved: ResolvedPath[int], target: ImagePath) -> None:

@@ -24,6 +24,7 @@ __all__ = [
     "EditFlags",
     "EmbedFlags",
     "Exact",
+    "FilesystemEditFlags",
     "ForceReplace",
     "HumanReadable",
     "IDAndImage",
@@ -166,13 +167,11 @@ class SignatureFlags:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class EditFlags(SignatureFlags):
-    """Options of verbs that change files in an image."""
+class FilesystemEditFlags(SignatureFlags):
+    """Options of verbs that change the filesystem of an overlay as a whole."""
 
     partition: Partition = None
-    overlay: Overlays = None
     offset: Offset = None
-    upper: Upper = False
     require_lock: RequireLock = False
     json: JSONResult = False
 
@@ -180,6 +179,14 @@ class EditFlags(SignatureFlags):
     def start(self) -> int | None:
         """Byte where the filesystem begins. Raises UsageError."""
         return byte_offset(self.offset)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EditFlags(FilesystemEditFlags):
+    """Options of verbs that change files in an image."""
+
+    overlay: Overlays = None
+    upper: Upper = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

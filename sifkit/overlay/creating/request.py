@@ -102,7 +102,7 @@ def _check_numbers(options: CreateOptions) -> None:
         raise UsageError(
             f"--inode-size {inode_size}: must be {', '.join(fitting[:-1])} or {fitting[-1]}"
             + (f" (blocks have {block_size} bytes)" if inode_size > block_size else ""),
-            hint="leave it out to get 256",
+            hint="leave it out to get the default",
         )
     if ratio is not None and not MIN_BLOCK_SIZE <= ratio <= MAX_INODE_RATIO:
         raise UsageError(

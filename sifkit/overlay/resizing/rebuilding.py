@@ -38,6 +38,7 @@ from ...file_attributes import keep_attributes
 from ...file_locks import lock_range
 from ...host_space import free_bytes, full_host_errors
 from ...replacing import OpenedFile
+from ..creating.request import check_request, check_size
 from ..creating.tree_source import scan_tree
 from ..images.image_format import image_kind
 from ..images.locked_file import open_for_edit
@@ -51,6 +52,7 @@ from ..images.sif_partition import (
     space_notes,
 )
 from ..images.window import Window, check_window, file_window
+from ..options import CreateOptions
 from .filesystem_facts import FilesystemFacts, facts_of, journal_bytes
 
 if TYPE_CHECKING:
@@ -365,7 +367,27 @@ def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOpt
             error.hint = "use -b 4096"
         raise
     except GeometryError as error:
+        if error.field == "journal" and options.journal_bytes is None and wanted.journal_bytes is not None:
+            # The old journal, which nobody asked for, is too large beside more or larger inodes.
+            return _planned(tree, replace(wanted, journal_bytes=None), stamp, options)
+        _check_values(wanted, options)
         raise UsageError(error.message, hint=_geometry_hint(error)) from error
+
+
+def _check_values(wanted: ImageOptions, options: RebuildOptions) -> None:
+    """Raise UsageError if a value that was asked for is the cause of a failed plan."""
+    request = CreateOptions(
+        size=wanted.size,
+        block_size=wanted.block_size,
+        inode_size=wanted.inode_size,
+        inodes=options.inodes,
+        inode_ratio=options.inode_ratio,
+        journal_bytes=options.journal_bytes,
+        journal=wanted.journal,
+    )
+    check_request(request)
+    if wanted.size is not None:
+        check_size(request)
 
 
 def _inodes_text(wanted: ImageOptions) -> str:
@@ -376,8 +398,6 @@ def _geometry_hint(error: GeometryError) -> str:
     if error.field == "size" and error.least is not None:
         return f"the smallest size with these options is about {human(error.least)}"
     return {
-        "block_size": "use -b 4096",
-        "inode_size": "use -I 256",
         "inodes": "give fewer inodes, or a larger --size",
         "journal": "give another size with -J, or a larger --size",
     }.get(error.field, "")

@@ -96,3 +96,14 @@ def test_one_that_cannot() -> None:
     with pytest.raises(DeviceError, match="cannot change its size"):
         device.set_size(200)
     assert not device.events
+
+
+@pytest.mark.parametrize("end", [0, 5000, 9000])
+def test_a_file_that_was_cut(tmp_path: Path, end: int) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(b"x" * 12_000)
+    with path.open("rb") as file:
+        device = FileDevice(file.fileno(), 1000, 11_000)
+        os.truncate(path, end)
+        with pytest.raises(DeviceError, match=f"the file ends at byte {end}, the image at byte 12000"):
+            device.read(7000, 4000)

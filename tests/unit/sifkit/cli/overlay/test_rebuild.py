@@ -81,11 +81,14 @@ def test_a_sif(run: Run, image: str) -> None:
         (["--size", "24MB"], 2, "--size 24MB"),
         (["-N", "0"], 2, "--inodes 0"),
         (["-N", "9", "-i", "4096"], 2, "contradict"),
-        (["-b", "512"], 2, "use -b 4096"),
-        (["-I", "100"], 2, "use -I 256"),
+        (["-b", "512"], 2, "--block-size 512: must be 1024, 2048 or 4096"),
+        (["-I", "100"], 2, "--inode-size 100: must be 128, 256, 512 or 1024"),
+        (["-i", "1"], 2, "--inode-ratio 1 byte: must be from 1 KiB to 64 MiB"),
+        (["-J", "size=1K"], 2, "--journal size=1 KiB: must be from 1 MiB to 10,000 MiB"),
+        (["-J", "size=6M", "--size", "10M"], 2, "takes more than half of an image of 10 MiB; give a smaller journal"),
         (["-J", "6M"], 2, "only size="),
         (["--size", "4M"], 1, "or --size auto"),
-        (["-N", "60K", "--size", "9M"], 2, "give fewer inodes"),
+        (["-N", "60K", "--size", "9M"], 2, "holds at most 31,112; give fewer, or a larger --size"),
         (["--offset", "0"], 2, "overlay clone --offset 0"),
         (["--partition", "overlay"], 2, "not a SIF"),
     ],
@@ -94,6 +97,14 @@ def test_refusals(run: Run, image: str, argv: list[str], code: int, text: str) -
     before = Path(image).read_bytes()
     assert text in refused(run, "overlay", "rebuild", *argv, image, code=code)
     assert Path(image).read_bytes() == before
+
+
+def test_a_journal_that_was_not_asked_for_makes_room(run: Run, image: str) -> None:
+    good(run, "-q", "overlay", "create", "--size", "24M", "-J", "size=8M", "b.img")
+    _, out, _ = run("overlay", "rebuild", "--json", "-N", "40K", "b.img")
+    found = json.loads(out)
+    assert (found["before"]["journal_bytes"], found["after"]["journal_bytes"]) == (8 * MIB, MIB)
+    assert found["after"]["inodes"] >= 40_000
 
 
 def test_no_inodes_left_says_what_helps(run: Run, image: str, tmp_path: Path) -> None:

@@ -102,3 +102,9 @@ def test_what_is_not_tuned(run: Run, old: str) -> None:
 @pytest.mark.parametrize(("size", "free", "kept", "left"), [(1009, 500, 0, 400), (1000, 50, 0, 0), (1000, 500, 10, 490)])
 def test_user_bytes(size: int, free: int, kept: int, left: int) -> None:
     assert user_bytes(blocks=size, free=free, reserved=kept, block_size=1024) == left * 1024
+
+
+@pytest.mark.parametrize("verb", ["tune", "trim", "chown"])
+@pytest.mark.parametrize("option", ["--upper", "--overlay"])
+def test_options_of_paths_are_not_those_of_a_filesystem(run: Run, old: str, verb: str, option: str) -> None:
+    assert f"no such option {option}" in refused(run, "overlay", verb, option, old, old, code=2)
