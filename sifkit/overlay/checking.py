@@ -27,10 +27,9 @@ from ext3.newfs.stamp import Stamp
 
 from ..errors import FormatError, UsageError, show
 from .images.change_watch import ChangeWatch, ImageState
-from .images.image_format import image_kind
 from .images.locked_file import open_for_edit
-from .images.opening import check_place, named_errors, open_window
-from .images.sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
+from .images.opening import named_errors, open_window
+from .images.sif_partition import check_ext3_partition, edit_sif, filesystem_place, lock_partition, select_partition
 from .images.window import Window, file_window
 from .undo_file import UndoFile
 
@@ -40,8 +39,6 @@ if TYPE_CHECKING:
     from .images.reservation import OnSignatures
 
 __all__ = ["CheckPlace", "ImageCheck", "open_for_check", "repair_stamp", "undo_check"]
-
-OVERLAY = "overlay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -182,20 +179,13 @@ def open_for_check(path: HostPath, place: CheckPlace | None = None, *, writes: b
     """
     place = place or CheckPlace()
     name = os.fsdecode(path)
-    kind = image_kind(name)
-    partition = place.partition
-    check_place(name, kind, partition, place.offset)
-    if kind == "squashfs" and place.offset is None:
-        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
-    if kind == "sif":
-        partition = partition_at(name, place.offset) if place.offset is not None else partition or OVERLAY
+    partition, offset = filesystem_place(name, place.partition, place.offset)
     if not writes:
-        with open_window(name, partition, offset=None if kind == "sif" else place.offset) as window:
+        with open_window(name, partition, offset=offset) as window:
             watch = ChangeWatch(window, ImageState.of(window), lambda: None)
             users = watch.users()
             yield ImageCheck(name, window, window.device(), users=users.describe() if users.busy else "", _watch=watch)
-    elif kind == "sif":
-        assert partition is not None
+    elif partition is not None:
         with _open_partition(name, partition, place) as opened:
             yield opened
     else:

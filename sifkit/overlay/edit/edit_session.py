@@ -21,7 +21,7 @@ from ext3.format.superblock import read_superblock
 from ext3.hostio import HostPath
 
 from ...atomic import AtomicFile
-from ...errors import FormatError, HostFullError, UsageError, show
+from ...errors import HostFullError, UsageError
 from ...file_attributes import keep_attributes
 from ...file_locks import lock_range
 from ...host_space import full_host_errors
@@ -29,8 +29,8 @@ from ...replacing import OpenedFile
 from ...vfs.file_tree import FileTree
 from ..images.image_format import image_kind
 from ..images.locked_file import open_for_edit
-from ..images.opening import check_place, named_errors
-from ..images.sif_partition import check_ext3_partition, edit_sif, lock_partition, partition_at, select_partition
+from ..images.opening import named_errors
+from ..images.sif_partition import check_ext3_partition, edit_sif, filesystem_place, lock_partition, select_partition
 from ..images.window import Window, check_window, file_window
 from ..resizing.unfinished_resize import finish_resize
 from ..view.overlay_argument import OverlayArgument
@@ -42,9 +42,6 @@ if TYPE_CHECKING:
     from ..images.reservation import OnSignatures
 
 __all__ = ["EditOptions", "EditSession", "edit_image"]
-
-
-OVERLAY = "overlay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,15 +117,9 @@ def edit_image(path: HostPath, options: EditOptions | None = None) -> Iterator[E
             with named_errors(target.path), edit_image(target.path, inside) as edited:
                 yield edited
         return
-    kind = image_kind(name)
-    partition = options.partition
-    check_place(name, kind, partition, options.offset)
-    if kind == "squashfs" and options.offset is None:
-        raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
-    if kind == "sif":
-        if options.offset is not None:
-            partition = partition_at(name, options.offset)
-        with _edit_partition(name, partition or OVERLAY, options) as edited:
+    partition, _ = filesystem_place(name, options.partition, options.offset)
+    if partition is not None:
+        with _edit_partition(name, partition, options) as edited:
             yield edited
         return
     with _edit_file(name, options) as edited:

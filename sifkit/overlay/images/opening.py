@@ -13,19 +13,17 @@ from ext3.errors import Ext3Error, NotExt3Error
 from ext3.hostio import HostPath
 from ext3.read.filesystem import Filesystem
 
-from ...errors import FormatError, show
+from ...errors import show
 from ...vfs.file_tree import FileTree, StatFS, TreeStatFS
 from ..reserve import user_bytes
 from .change_watch import ChangeWatch, ImageState
 from .disk_label import offset_hint
-from .image_format import image_kind
-from .sif_partition import check_place, open_partition, partition_at
+from .sif_partition import filesystem_place, open_partition
 from .window import Window, check_window, file_window
 
 __all__ = [
     "FileDetails",
     "OpenedImage",
-    "check_place",
     "check_whole",
     "named_errors",
     "open_ext3",
@@ -33,8 +31,6 @@ __all__ = [
     "open_in_window",
     "open_window",
 ]
-
-OVERLAY = "overlay"
 
 
 class FileDetails(NamedTuple):
@@ -178,14 +174,9 @@ def open_window(path: HostPath, partition: str | None = None, *, offset: int | N
     the errors of the SIF library.
     """
     name = os.fsdecode(path)
-    kind = image_kind(name)
-    check_place(name, kind, partition, offset)
-    if kind == "squashfs" and offset is None:
-        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
-    if kind == "sif":
-        if offset is not None:
-            partition = partition_at(name, offset)
-        with open_partition(name, partition or OVERLAY) as window:
+    partition, offset = filesystem_place(name, partition, offset)
+    if partition is not None:
+        with open_partition(name, partition) as window:
             yield window
         return
     fd = os.open(name, os.O_RDONLY | hostio.NO_WAIT)

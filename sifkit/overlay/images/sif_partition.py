@@ -27,6 +27,7 @@ __all__ = [
     "check_ext3_partition",
     "check_place",
     "edit_sif",
+    "filesystem_place",
     "lock_partition",
     "no_locks_error",
     "open_partition",
@@ -106,6 +107,21 @@ def check_place(name: str, kind: str | None, partition: str | None, offset: int 
         raise UsageError("--partition and --offset both say where the filesystem is", hint="give one of them")
     if kind != "sif" and partition is not None:
         raise UsageError(f"{show(name)} is not a SIF image, and --partition is for SIF images", hint="leave out --partition")
+
+
+def filesystem_place(name: str, partition: str | None, offset: int | None) -> tuple[str | None, int | None]:
+    """Return partition and offset of the ext3 filesystem that is meant in an image; a partition if and only if it is a SIF.
+
+    Of a SIF it is by default the overlay. Raises UsageError, FormatError for a squashfs image and for an ``offset`` at which no
+    partition of a SIF begins, OSError.
+    """
+    kind = image_kind(name)
+    check_place(name, kind, partition, offset)
+    if kind == "squashfs" and offset is None:
+        raise FormatError(f"{show(name)} is a squashfs image, not ext3", path=name, hint="give an ext3 image")
+    if kind != "sif":
+        return None, offset
+    return partition_at(name, offset) if offset is not None else partition or "overlay", None
 
 
 def select_partition(sif: SIF | DescriptorTable, wanted: str, path: str) -> Descriptor:

@@ -14,13 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ext3.hostio import HostPath
 
-from ...errors import FormatError, UsageError, show
+from ...errors import UsageError, show
 from ...vfs.file_tree import FileTree
 from ...vfs.union import UnionTree
 from ..edit.edit_session import EditOptions, edit_image
-from ..images.image_format import image_kind
 from ..images.opening import open_image
-from ..images.sif_partition import check_place, open_sif, partition_at, select_partition
+from ..images.sif_partition import filesystem_place, open_sif, select_partition
 from ..view.container import ContainerLayer, is_overlay, open_container
 from ..view.layer_tree import LayerTree
 from ..view.overlay_argument import OverlayArgument
@@ -34,9 +33,8 @@ if TYPE_CHECKING:
     from ...sif import Stamp
     from ..images.reservation import OnSignatures
 
-__all__ = ["NormalizeOptions", "NormalizeResult", "Observer", "normalize", "normalize_filesystem", "open_base", "place_of"]
+__all__ = ["NormalizeOptions", "NormalizeResult", "Observer", "normalize", "normalize_filesystem", "open_base"]
 
-OVERLAY = "overlay"
 
 Observer = Callable[[bytes, DirectoryMarks], None]
 """Callback for a directory whose marks were changed, or would be: its path in the container, and the changes."""
@@ -95,7 +93,7 @@ def normalize(path: HostPath, options: NormalizeOptions | None = None, *, observ
     """
     options = options or NormalizeOptions()
     name = os.fsdecode(path)
-    partition, offset = place_of(name, options.partition, options.offset)
+    partition, offset = filesystem_place(name, options.partition, options.offset)
     with open_base(name, partition, options) as base:
         with open_image(name, partition, offset=offset) as image:
             users = image.watch().users()
@@ -153,20 +151,6 @@ def _result(plan: MarkPlan[int, Any], base: FileTree[Any] | None, **known: Any) 
         has_base=base is not None,
         **known,
     )
-
-
-def place_of(name: str, partition: str | None, offset: int | None) -> tuple[str | None, int | None]:
-    """Return partition and offset of the overlay in an image; a partition if and only if it is a SIF.
-
-    Raises UsageError, FormatError for squashfs and for other files, OSError.
-    """
-    kind = image_kind(name)
-    check_place(name, kind, partition, offset)
-    if kind == "squashfs" and offset is None:
-        raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
-    if kind != "sif":
-        return None, offset
-    return partition_at(name, offset) if offset is not None else partition or OVERLAY, None
 
 
 @contextmanager

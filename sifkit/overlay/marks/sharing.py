@@ -28,10 +28,11 @@ from ...vfs.whiteouts import has_whiteout_prefix, is_whiteout
 from ..checking import CheckPlace, open_for_check
 from ..edit.edit_session import EditOptions, edit_image
 from ..images.opening import open_image
+from ..images.sif_partition import filesystem_place
 from ..info import ImageInfo, image_info
 from ..view.tree_opening import upper_directory
 from .mark_plan import MarkPlan, MarkPlanner, MarkProblem
-from .normalizing import NormalizeOptions, Observer, normalize_filesystem, open_base, place_of
+from .normalizing import NormalizeOptions, Observer, normalize_filesystem, open_base
 
 __all__ = ["NotSharableError", "ShareResult", "check_shared", "grant_reading", "share"]
 
@@ -75,7 +76,7 @@ def check_shared(path: HostPath, options: NormalizeOptions | None = None) -> Sha
     """Return what an image lacks for sharing; neither changes nor locks it. Raises as ``share``, for what cannot be read."""
     options = options or NormalizeOptions()
     name = os.fsdecode(path)
-    partition, offset = place_of(name, options.partition, options.offset)
+    partition, offset = filesystem_place(name, options.partition, options.offset)
     info = image_info(name, partition, offset=offset)
     missing = list(info.reasons)
     if info.use.written:
@@ -107,7 +108,7 @@ def share(path: HostPath, options: NormalizeOptions | None = None, *, observe: O
     """
     options = options or NormalizeOptions()
     name = os.fsdecode(path)
-    partition, offset = place_of(name, options.partition, options.offset)
+    partition, offset = filesystem_place(name, options.partition, options.offset)
     info = image_info(name, partition, offset=offset)
     span = None if info.partition is None else (info.partition.offset, info.partition.size)
     check_unused(name, writers_only=True, span=span)
@@ -147,7 +148,7 @@ def grant_reading(filesystem: WritableFilesystem) -> int:
 
 def _look(name: str, options: NormalizeOptions) -> ShareResult:
     """Return what would be changed in an image. Nothing is known yet of damage."""
-    partition, offset = place_of(name, options.partition, options.offset)
+    partition, offset = filesystem_place(name, options.partition, options.offset)
     with (
         open_base(name, partition, options) as base,
         open_image(name, partition, offset=offset) as image,

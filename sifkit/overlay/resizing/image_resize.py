@@ -20,17 +20,16 @@ from ext3.hostio import HostPath
 from ext3.progress import Progress, Silent
 
 from ...atomic import AtomicFile
-from ...errors import FormatError, SifkitError, UsageError, show
+from ...errors import SifkitError, UsageError, show
 from ...file_attributes import keep_attributes
 from ...file_locks import lock_range
 from ...host_space import full_host_errors
 from ...in_use import check_unused
 from ...replacing import OpenedFile
 from ..cloning import copy_data
-from ..images.image_format import image_kind
 from ..images.locked_file import open_for_edit
-from ..images.opening import check_place, open_window
-from ..images.sif_partition import partition_at
+from ..images.opening import open_window
+from ..images.sif_partition import filesystem_place
 from ..images.window import Window, file_window
 from .filesystem_facts import FilesystemFacts
 from .resize_request import ResizeOptions, ResizeResult, ResizeStart
@@ -38,8 +37,6 @@ from .resize_steps import PlannedResize, apply_plan, data_bytes, plan_resize, so
 from .unfinished_resize import finish_resize
 
 __all__ = ["resize"]
-
-OVERLAY = "overlay"
 
 
 def resize(
@@ -62,17 +59,12 @@ def resize(
     options = options or ResizeOptions()
     progress, begin = progress or Silent(), begin or _ignore
     name = os.fsdecode(path)
-    kind = image_kind(name)
-    check_place(name, kind, options.partition, options.offset)
-    if kind == "squashfs" and options.offset is None:
-        raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
-    if kind == "sif":
-        wanted = partition_at(name, options.offset) if options.offset is not None else options.partition or OVERLAY
-        options = replace(options, partition=wanted, offset=None)
+    partition, offset = filesystem_place(name, options.partition, options.offset)
+    options = replace(options, partition=partition, offset=offset)
     if options.dry_run:
         return replace(_plan_only(name, options, progress), seconds=time.monotonic() - began)
     repaired = _check_first(name, options) if options.check_first else 0
-    if kind == "sif":
+    if partition is not None:
         from .partition_resize import resize_partition  # with the SIF library
 
         result = resize_partition(name, options, progress, begin)

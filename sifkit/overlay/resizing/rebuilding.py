@@ -33,21 +33,20 @@ from ext3.progress import Progress, Silent
 from ext3.read.filesystem import Filesystem
 
 from ...atomic import AtomicFile
-from ...errors import FormatError, UsageError, counted, human, show
+from ...errors import UsageError, counted, human, show
 from ...file_attributes import keep_attributes
 from ...file_locks import lock_range
 from ...host_space import free_bytes, full_host_errors
 from ...replacing import OpenedFile
 from ..creating.request import check_request, check_size
 from ..creating.tree_source import scan_tree
-from ..images.image_format import image_kind
 from ..images.locked_file import open_for_edit
-from ..images.opening import check_place, named_errors
+from ..images.opening import named_errors
 from ..images.sif_partition import (
     check_ext3_partition,
     edit_sif,
+    filesystem_place,
     lock_partition,
-    partition_at,
     select_partition,
     space_notes,
 )
@@ -65,7 +64,6 @@ __all__ = ["RebuildOptions", "RebuildResult", "RebuildStart", "rebuild"]
 FULL_SHARE = 0.9
 """Share of the inodes in use from which on a rebuild that is not told their number doubles what the content needs."""
 MIB = 1 << 20
-OVERLAY = "overlay"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,8 +92,8 @@ class RebuildOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RebuildStart:
-    """What a rebuild is about to write: ``needed_bytes`` on the host at most, beside the old image, of ``available_bytes``
-    (None: unknown)."""
+    """Space that a rebuild takes, before its first write: at most ``needed_bytes`` on the host beside the old image, of
+    ``available_bytes`` (None: unknown)."""
 
     needed_bytes: int
     available_bytes: int | None
@@ -141,13 +139,10 @@ def rebuild(
     name = os.fsdecode(path)
     if options.inodes is not None and options.inode_ratio is not None:
         raise UsageError("--inodes and --inode-ratio contradict each other", hint="give one of them")
-    kind = image_kind(name)
-    check_place(name, kind, options.partition, options.offset)
+    partition, _ = filesystem_place(name, options.partition, options.offset)
     work = _Work(name, options, progress, begin, time.monotonic())
-    if kind == "sif":
-        return _rebuild_partition(work)
-    if kind == "squashfs":
-        raise FormatError(f"{show(name)} is a squashfs image, which is read-only", path=name, hint="give an ext3 image")
+    if partition is not None:
+        return _rebuild_partition(work, partition)
     if options.offset is not None:
         raise UsageError(
             f"{show(name)}: a filesystem in a larger file is not rebuilt in place",
@@ -158,7 +153,7 @@ def rebuild(
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One rebuild: what is asked for, and whom to tell."""
+    """Request of a rebuild, and what follows its progress."""
 
     name: str
     options: RebuildOptions
@@ -218,7 +213,7 @@ def _rebuild_file(work: _Work) -> RebuildResult:
         with _old_filesystem(window) as old:
             before = facts_of(old, window.size)
             new = _plan_of(old, window.size, work)
-            _say_what_is_needed(work, new)
+            _report_start(work, new)
             with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
                 with full_host_errors(name, new.used_bytes, size=new.size_bytes, in_place=True):
                     os.ftruncate(file.fd, new.size_bytes)
@@ -232,17 +227,14 @@ def _rebuild_file(work: _Work) -> RebuildResult:
         os.close(fd)
 
 
-def _rebuild_partition(work: _Work) -> RebuildResult:
+def _rebuild_partition(work: _Work, partition: str) -> RebuildResult:
     from ...sif import Arch
     from ..images.reservation import OverlaySlot, apply_signature_policy, reserve_partition
 
     name, options = work.name, work.options
-    wanted = options.partition or OVERLAY
-    if options.offset is not None:
-        wanted = partition_at(name, options.offset)
     with edit_sif(name, stamp=options.stamp, require_lock=options.require_lock) as edited:
         sif = edited.sif
-        found = select_partition(sif, wanted, name)
+        found = select_partition(sif, partition, name)
         check_ext3_partition(sif, edited.fd, found, name)
         group = found.group or 1
         decision = apply_signature_policy(
@@ -253,7 +245,7 @@ def _rebuild_partition(work: _Work) -> RebuildResult:
         with _old_filesystem(Window(name, edited.fd, found.offset, found.size, found)) as old:
             before = facts_of(old, found.size)
             new = _plan_of(old, found.size, work)
-            _say_what_is_needed(work, new)
+            _report_start(work, new)
             slot = OverlaySlot(group, Arch.UNKNOWN, found)  # a partition that is replaced keeps its architecture
             with (
                 reserve_partition(
@@ -282,7 +274,7 @@ def _old_filesystem(window: Window) -> Iterator[Filesystem]:
         yield old
 
 
-def _say_what_is_needed(work: _Work, new: _NewFilesystem) -> None:
+def _report_start(work: _Work, new: _NewFilesystem) -> None:
     if work.begin is not None:
         directory = os.path.dirname(os.path.realpath(work.name))
         work.begin(RebuildStart(needed_bytes=new.used_bytes, available_bytes=free_bytes(directory)))

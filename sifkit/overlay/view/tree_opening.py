@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 __all__ = ["OpenedTree", "open_tree", "upper_directory", "upper_tree"]
 
 N = TypeVar("N")
-OVERLAY = "overlay"
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +88,7 @@ def open_tree(
             found = open_directory(path)
         else:
             if is_sif and partition is None and offset is None:
-                partition = OVERLAY
+                partition = "overlay"
             found = stack.enter_context(open_filesystem(path, partition, offset=offset))
         tree = found.tree
         if upper:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple, Protocol
 from ...errors import show
 from ...vfs.file_tree import FileTree
 from ...vfs.resolve import MAX_COMPONENTS, MAX_SYMLINKS
-from ..errors import LaunchError, failed_call
+from ..errors import LaunchError
 
 __all__ = ["FoundPath", "Root", "TreeRoot", "add_mount_point", "find_link", "real_directory", "resolve_below", "root_at"]
 
