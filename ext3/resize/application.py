@@ -1,4 +1,4 @@
-"""A resize, carried out.
+"""Application of the plan of a resize.
 
 Four parts: (a) transactions under the old geometry move what is beyond the new end; (b) the metadata of new groups is written
 outside of the old end, and the journal emptied; (c) the switch: one sector of the superblock; (d) transactions under the new

@@ -1,5 +1,5 @@
 """Sign of a resize that was interrupted: the first backup of the superblock is marked (``backup_copies``), or has other numbers
-than the primary one. What is left to do then: ``unfinished``."""
+than the primary one. ``unfinished`` finishes it."""
 
 from __future__ import annotations
 

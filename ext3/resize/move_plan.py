@@ -44,10 +44,6 @@ class MinimumSize:
     def size_bytes(self) -> int:
         return self.blocks * self.block_size
 
-    @property
-    def metadata_blocks(self) -> int:
-        return self.blocks - self.content_blocks - self.journal_blocks
-
 
 def check_size(superblock: Superblock, groups: Groups, blocks: int, census: Census) -> None:
     """Raise TooSmallError for a size in ``blocks`` that is below the smallest one. ``census``: with owners."""

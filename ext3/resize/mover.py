@@ -1,4 +1,4 @@
-"""Everything that moves below a new end, in transactions under the old geometry: the list of bad blocks, the journal, blocks,
+"""Moves of all that lies beyond a new end, in transactions under the old geometry: the list of bad blocks, the journal, blocks,
 inodes."""
 
 from __future__ import annotations

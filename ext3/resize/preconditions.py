@@ -1,4 +1,4 @@
-"""What a filesystem must be like before it is resized.
+"""Preconditions of a resize: what is checked in a filesystem before anything is planned.
 
 Whatever moves or frees blocks trusts the tables: a wrong bitmap would cost a file. A growth inside the reserve moves nothing;
 it needs only the descriptors, the resize inode, and the last group, which gets longer.

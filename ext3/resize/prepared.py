@@ -1,4 +1,4 @@
-"""A filesystem that may be resized, and the plans for it. Nothing is written."""
+"""Filesystem that may be resized, and the plans for it. Nothing is written."""
 
 from __future__ import annotations
 

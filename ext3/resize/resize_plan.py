@@ -36,10 +36,6 @@ class ResizePlan:
         return self.old.blocks == self.new.blocks
 
     @property
-    def grows(self) -> bool:
-        return self.new.blocks > self.old.blocks
-
-    @property
     def beyond_reserve(self) -> bool:
         """True if the resize inode is dropped for good."""
         return self.old.resize_inode and not self.new.resize_inode
@@ -54,11 +50,6 @@ class ResizePlan:
         same = (old.descriptor_blocks, old.reserved_gdt_blocks) == (new.descriptor_blocks, new.reserved_gdt_blocks)
         same = same and (self.moves is None or self.moves.map_to is None)
         return not (same and new.resize_inode and old.backup_groups[:pointers] == new.backup_groups[:pointers])
-
-    @property
-    def moves_something(self) -> bool:
-        """True if blocks or inodes move to other places."""
-        return self.moves is not None and self.moves.any
 
     @property
     def moved_inodes(self) -> int:

@@ -1,4 +1,4 @@
-"""The change from the old geometry to the new one: before the switch, the switch, and after it.
+"""Switch from the old geometry to the new one, the steps that have to come before it, and those that follow.
 
 The resize inode maps blocks of the old geometry until the switch and others after it, and neither it nor the switch may be
 changed by a transaction over the other. So it is dropped before, and made again afterwards; in between its blocks stay marked
@@ -17,7 +17,15 @@ from ..format.group_desc import Groups
 from ..format.resize_inode import reserved_blocks, resize_blocks, resize_record
 from .transactions import Transactions
 
-__all__ = ["drop_resize_inode", "finish_groups", "overhead_blocks", "reserve_places", "restore_resize_inode", "switch_geometry"]
+__all__ = [
+    "drop_resize_inode",
+    "finish_groups",
+    "free_in_steps",
+    "overhead_blocks",
+    "reserve_places",
+    "restore_resize_inode",
+    "switch_geometry",
+]
 
 
 def drop_resize_inode(changes: Transactions, map_at: int, *, free: bool) -> None:

@@ -1,4 +1,4 @@
-"""Resizes that were interrupted, and what is left to do of them.
+"""Interrupted resizes, and how they are finished.
 
 The sign of one: the first backup of the superblock (``interruption``). A filesystem of one group has none: there the superblock
 counts as many more blocks as free than the group does, as there are that belong to nobody, or none, and a journal is to be

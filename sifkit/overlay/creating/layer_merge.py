@@ -112,7 +112,7 @@ class LayerMerge:
         return notes
 
     def add(self, member: Member) -> None:
-        """Merges one member. MemberRefusedError if its path leaves the tree or its link leads nowhere."""
+        """Merge one member. Raises MemberRefusedError if its path leaves the tree or its link has no target."""
         try:
             self._add(member)
         except MemberPathError as error:
@@ -215,7 +215,7 @@ class LayerMerge:
                 self._archive.discard(offset, sum(length for _, length, _ in segments))
 
     def _fill(self, row: int, member: Member) -> None:
-        """Sets what a row's entry says; attributes of an earlier entry do not stay."""
+        """Set a row to its entry; attributes of an earlier entry do not stay."""
         size = len(member.target) if member.kind == S_IFLNK else member.size
         mode = member.mode
         if member.kind == S_IFLNK:
@@ -286,9 +286,9 @@ class LayerMerge:
         return row
 
     def add_to(self, builder: TreeBuilder, root: int, content: ArchiveContent) -> tuple[int, int]:
-        """Adds everything that was not replaced as nodes below ``root``, and places their data in ``content``.
+        """Add everything that was not replaced as nodes below ``root``, and place their data in ``content``.
 
-        The number of names added, and the bytes of all files.
+        Return the number of names added, and the bytes of all files.
         """
         first = len(builder.names)
         content.begin(first)

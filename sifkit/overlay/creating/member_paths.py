@@ -31,7 +31,7 @@ Imply = Callable[[int, bytes], int]
 
 
 class MemberPathError(ValueError):
-    """Path that leads nowhere in the archive. ``reason``: without the member's name."""
+    """Path that cannot be followed in the archive. ``reason``: without the member's name."""
 
     def __init__(self, reason: str, hint: str = "") -> None:
         super().__init__(reason)

@@ -81,7 +81,7 @@ def scan_source(target: str, options: CreateOptions, progress: Progress, stack: 
 
 
 class _Tally:
-    """Counts what is excluded, for several threads."""
+    """Count of what is excluded, kept by several threads."""
 
     def __init__(self) -> None:
         self.count = 0

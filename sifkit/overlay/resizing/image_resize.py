@@ -74,7 +74,7 @@ def resize(
 
 
 def _ignore(start: ResizeStart) -> None:
-    """Tell nobody."""
+    """Do nothing before the first write."""
 
 
 def _check_first(name: str, options: ResizeOptions) -> int:
