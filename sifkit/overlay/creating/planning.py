@@ -151,7 +151,7 @@ def _notes(options: CreateOptions, image: ImageTree, plan: Plan) -> list[str]:
     if epoch is not None and epoch > time.time():
         notes.append("SOURCE_DATE_EPOCH is in the future: until then e2fsck will want to fix the time of the last write")
     needed, inodes = plan.demand.inodes, plan.geometry.inodes
-    if 2 * needed > inodes:
+    if 2 * len(plan.demand.tree) > inodes:  # not where they were doubled for the content
         more = "-N" if options.profile == "conda" else "--profile conda, or -N,"
         notes.append(f"{100 * needed // inodes} % of the {inodes:,} inodes are used: {more} gives more")
     elif options.inodes is None and options.inode_ratio is None and options.profile is None:

@@ -252,6 +252,17 @@ def test_the_size_that_is_named_is_enough_for_the_inodes(tmp_path: Path) -> None
     assert make(tmp_path / "o.img", from_dir=tmp_path / "many", size=enough).size_bytes == enough
 
 
+def test_inodes_for_twice_the_content_are_not_too_few(tmp_path: Path) -> None:
+    source = tmp_path / "many"
+    source.mkdir()
+    for number in range(130):
+        (source / str(number)).touch()
+    chosen = make(tmp_path / "a.img", size=2 << 20, from_dir=source, owner=(1000, 1000))
+    assert chosen.inodes == 280 and chosen.notes == ()
+    asked = make(tmp_path / "b.img", size=2 << 20, from_dir=source, owner=(1000, 1000), inodes=200)
+    assert asked.notes == ("71 % of the 200 inodes are used: --profile conda, or -N, gives more",)
+
+
 def test_an_excluded_upper_changes_the_layout(tmp_path: Path, source: Path) -> None:
     (source / "upper").mkdir()
     assert make(tmp_path / "o.img", from_dir=source, exclude=("/upper",)).layout == "upper"
