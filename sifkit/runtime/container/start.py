@@ -29,6 +29,8 @@ APPS = "95-apps.sh"
 """Script of Apptainer that sets the variables of an app, if there is one."""
 HELD = "_sifkit_"
 """Prefix of the variables that hold values for the script."""
+PREPENDED, APPENDED = f"{HELD}prepended", f"{HELD}appended"
+"""Variables of the script with the user's additions to PATH."""
 FAILED = 255
 """Exit code of a program that cannot be executed. The shell's own would be 126 or 127, which are a command's."""
 SHELL_MADE = "HOSTNAME HOSTTYPE MACHTYPE OSTYPE OLDPWD PS2 PS4 SHELL SHLVL TERM"
@@ -61,7 +63,8 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
     words, notes = _command_words(command, facts)
     extra = {"SHELL": words[0]} if command.action == "shell" else {}
     fixed = {**environment.fixed, "PWD": cwd}
-    evaluated = environment.is_evaluated and any(needs_evaluation(value) for value in environment.injected.values())
+    given = (*environment.injected.values(), environment.prepend_path, environment.append_path)
+    evaluated = environment.is_evaluated and any(needs_evaluation(value) for value in given)
     if (facts.shell or facts.bash) and (facts.scripts or evaluated):
         script, variables = _script(environment, extra)
         shell = ("/bin/bash", "--norc") if facts.bash else ("/bin/sh",)
@@ -121,7 +124,11 @@ def _finish(environment: ContainerEnvironment, variables: dict[str, str]) -> Non
             variables[name] = value
         elif not variables[name]:
             del variables[name]
-    parts = (environment.prepend_path, variables.get("PATH", ""), environment.append_path)
+    before, after = (
+        expand(value, variables) if environment.is_evaluated else value
+        for value in (environment.prepend_path, environment.append_path)
+    )
+    parts = (before, variables.get("PATH", ""), after)
     variables["PATH"] = ":".join(part for part in parts if part)
     libraries = [part for part in (variables.get("LD_LIBRARY_PATH"),) if part]
     if (libraries or environment.with_libraries) and LIBRARY_PATH not in ":".join(libraries).split(":"):
@@ -138,14 +145,14 @@ def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tupl
         variables[name] = text
         return name
 
-    inject = []
-    for name, value in environment.injected.items():
+    def assignment(name: str, value: str) -> str:
         if environment.is_evaluated and needs_evaluation(value):
-            inject.append(f'export {name}="{_in_double_quotes(value)}"')
-        else:
-            inject.append(f'export {name}="${value_of(value)}"')
+            return f'{name}="{_in_double_quotes(value)}"'
+        return f'{name}="${value_of(value)}"'
+
+    inject = [f"export {assignment(name, value)}" for name, value in environment.injected.items()]
+    inject += [assignment(PREPENDED, environment.prepend_path), assignment(APPENDED, environment.append_path)]
     final = [f'export {name}="${value_of(value)}"' for name, value in extra.items()]
-    prepend, append = value_of(environment.prepend_path), value_of(environment.append_path)
     held, first = " ".join(variables), len(variables)
     passed = [name for name in environment.passed if is_variable_name(name)]
     final += [f"export {name}" for name in READ_ONLY if name in passed]
@@ -183,7 +190,7 @@ unset {HELD}$_sifkit_n"
 _sifkit_n=$((_sifkit_n + 1))
 done
 {chr(10).join(final)}
-PATH="${{{prepend}:+${prepend}:}}${{PATH-}}${{{append}:+:${append}}}"
+PATH="${{{PREPENDED}:+${PREPENDED}:}}${{PATH-}}${{{APPENDED}:+:${APPENDED}}}"
 export PATH
 case ":${{LD_LIBRARY_PATH-}}:" in
 ::) {f"export LD_LIBRARY_PATH={LIBRARY_PATH}" if environment.with_libraries else ":"};;
@@ -206,7 +213,7 @@ printf '%s: %s: executable file not found in $PATH\\n' "$0" "$1" >&2
 exit 255
 }}
 _sifkit_find "$@"
-unset _sifkit_file _sifkit_found _sifkit_home _sifkit_pwd _sifkit_n _sifkit_name {held}
+unset _sifkit_file _sifkit_found _sifkit_home _sifkit_pwd _sifkit_n _sifkit_name {PREPENDED} {APPENDED} {held}
 trap 'printf "%s\n" "$0: {NOT_EXECUTED}" >&2; exit {FAILED}' 0
 if [ -n "${{BASH_VERSINFO-}}" ]; then
 shopt -s execfail

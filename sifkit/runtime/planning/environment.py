@@ -101,8 +101,8 @@ def _fields(text: str) -> list[str]:
 def plan_environment(request: EnvironmentRequest) -> tuple[ContainerEnvironment, tuple[str, ...]]:
     """Return the environment and the notes on variables that are left out."""
     notes: list[str] = []
-    prefixed, path_changes = _prefixed_variables(request.host, notes)
-    injected = {**prefixed, **request.from_files, **request.given}
+    injected = {**_prefixed_variables(request.host, notes), **request.from_files, **request.given}
+    prepend_path, append_path = (injected.pop(name, "") for name in ("PREPEND_PATH", "APPEND_PATH"))
     for name in ("HOME", "PWD"):
         if injected.pop(name, None) is not None:
             option = "--home" if name == "HOME" else "--cwd"
@@ -112,8 +112,8 @@ def plan_environment(request: EnvironmentRequest) -> tuple[ContainerEnvironment,
         fixed=_fixed_variables(request),
         injected=injected,
         passed={name: value for name, value in _passed_variables(request).items() if name not in injected},
-        prepend_path=path_changes.get("PREPEND_PATH", ""),
-        append_path=path_changes.get("APPEND_PATH", ""),
+        prepend_path=prepend_path,
+        append_path=append_path,
         is_evaluated=not request.no_eval,
         with_libraries=request.with_libraries,
     )
@@ -135,8 +135,8 @@ def _prompt_command(request: EnvironmentRequest, injected: Mapping[str, str]) ->
     return f"{before}; {remove}; {prompt}"
 
 
-def _prefixed_variables(host: Mapping[str, str], notes: list[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Return the variables set as APPTAINERENV_X or SINGULARITYENV_X, and the changes of PATH among them."""
+def _prefixed_variables(host: Mapping[str, str], notes: list[str]) -> dict[str, str]:
+    """Return the variables set as APPTAINERENV_X or SINGULARITYENV_X."""
     found: dict[str, str] = {}
     for prefix in (f"{one}ENV_" for one in PREFIXES):
         for variable in sorted(host):
@@ -148,8 +148,7 @@ def _prefixed_variables(host: Mapping[str, str], notes: list[str]) -> tuple[dict
     for name in [name for name in found if not is_variable_name(name)]:
         notes.append(f"{PREFIXES[0]}ENV_{show(name)} is ignored: no shell accepts the name")
         del found[name]
-    changes: dict[str, str] = {name: found.pop(name) for name in ("PREPEND_PATH", "APPEND_PATH") if name in found}
-    return found, changes
+    return found
 
 
 def _fixed_variables(request: EnvironmentRequest) -> dict[str, str]:

@@ -42,7 +42,11 @@ def expand(text: str, variables: Mapping[str, str]) -> str:
 
 
 def parse_environment_file(text: str, name: str, variables: Mapping[str, str]) -> dict[str, str]:
-    """Return the assignments of an ``--env-file``. ``variables``: those its values may use. Raises FormatError."""
+    """Return the assignments of an ``--env-file``. ``variables``: those its values may use. Raises FormatError.
+
+    Lines may end as those of Windows, with a carriage return, which is no part of a value.
+    """
+    text = text.replace("\r\n", "\n")
     known = dict(variables)
     found: dict[str, str] = {}
     position, number = 0, 1
@@ -152,7 +156,8 @@ def _word(text: str, position: int, variables: Mapping[str, str]) -> tuple[str, 
                 found.append(character)
                 position += 1
             else:
-                raise _NotUnderstood(f"{show(text[position : position + 20])} needs a shell")
+                shown = text[position : min(position + 20, _line_end(text, position))]
+                raise _NotUnderstood(f"{show(shown)} needs a shell")
         elif character == "`" or (not quoted and character in "&|<>()"):
             raise _NotUnderstood(f"{show(character)} needs a shell")
         else:

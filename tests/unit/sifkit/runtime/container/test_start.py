@@ -372,6 +372,10 @@ def test_environment_file() -> None:
     }
 
 
+def test_lines_of_an_environment_file_may_end_as_those_of_windows() -> None:
+    assert parse_environment_file('A=1\r\nB="2"\r\nC="3\r\n4"', "file", {}) == {"A": "1", "B": "2", "C": "3\n4"}
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -390,8 +394,24 @@ def test_environment_file() -> None:
     ],
 )
 def test_lines_of_an_environment_file_that_need_a_shell(line: str) -> None:
-    with pytest.raises(FormatError, match="file, line 2: "):
-        parse_environment_file(f"A=1\n{line}\n", "file", {})
+    with pytest.raises(FormatError, match="file, line 2: ") as failed:
+        parse_environment_file(f"A=1\n{line}\nLATER=1\n", "file", {})
+    assert "LATER" not in str(failed.value)
+
+
+@pytest.mark.parametrize("scripts", [{}, {"99-base.sh": "export PATH=/image"}])
+@pytest.mark.parametrize("shell", [True, False])
+@pytest.mark.parametrize("no_eval", [True, False])
+def test_additions_to_the_path(scripts: dict[str, str], shell: bool, no_eval: bool, tmp_path: Path) -> None:
+    given = {"PREPEND_PATH": "$HOME/bin", "APPEND_PATH": "/last"}
+    environment, _ = planned({"APPTAINERENV_PREPEND_PATH": "/other"}, given=given, no_eval=no_eval)
+    start = started(environment, scripts, shell=shell)
+    found = [f"{name}={value}" for name, value in start.environment.items()]
+    if "-c" in start.argv:
+        found = ran(start, tmp_path, scripts).stdout.decode().split("\0")
+    middle = "/image" if scripts else DEFAULT_PATH
+    assert f"PATH={'$HOME' if no_eval else '/home/me'}/bin:{middle}:/last" in found
+    assert not [one for one in found if one.startswith(("PREPEND_PATH", "APPEND_PATH", "_sifkit"))]
 
 
 def test_values_that_grow_without_bound_are_left_out() -> None:
