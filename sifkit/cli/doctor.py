@@ -44,12 +44,13 @@ def command(
     if not sys.platform.startswith("linux"):
         raise NotYetError("containers run on Linux only", hint="sifkit ls, cat and extract look into them here")
     from ..runtime.host.probing import probe
+    from ..runtime.host.root_probe import root_mounts
     from ..runtime.layers.unpacked_cache import cached_trees
 
     console.json |= json
     host = probe()
-    facts = {key: getattr(host, key) for key, _ in ROWS}
-    ways = {"read_only": _way(host, writes=False), "writable": _way(host, writes=True)}
+    facts = {key: getattr(host, key) for key, _ in ROWS} | {"loop": root_mounts(host)}
+    ways = {"read_only": _way(host, facts["loop"], writes=False), "writable": _way(host, facts["loop"], writes=True)}
     system = os.uname()
     cache = _cache_path()
     trees = cached_trees(cache)
@@ -65,10 +66,10 @@ def command(
         raise typer.Exit(1)
 
 
-def _way(host: Host, *, writes: bool) -> str | None:
+def _way(host: Host, root_mounts: HostFact, *, writes: bool) -> str | None:
     """Return the way in which a root, or a root with memory or a directory to write to, is mounted; None if there is none."""
     if host.is_root and host.loop.works:
-        return "root"
+        return "root" if root_mounts.works else None
     if not host.user_mount.works or (writes and not host.overlay.works):
         return None
     if writes:

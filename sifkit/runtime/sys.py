@@ -44,6 +44,7 @@ __all__ = [
     "clear_dumpable",
     "drop_capabilities",
     "filesystem_magic",
+    "fork",
     "mount",
     "name_process",
     "pivot_root",
@@ -175,9 +176,20 @@ def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
     _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
 
 
+def fork() -> int:
+    """Fork this process, as ``os.fork`` does."""
+    try:
+        return os.fork()
+    except BlockingIOError as error:
+        raise OSError(error.errno, "too many processes; see ulimit -u and the limits of your job", "fork") from None
+
+
 def unshare(flags: int) -> None:
     """Move this process into new namespaces. CLONE_NEWUSER needs a process with a single thread."""
-    _check(_libc.unshare(flags), f"unshare {flags:#x}")
+    tried = f"unshare {flags:#x}"
+    if (result := _libc.unshare(flags)) != 0 and ctypes.get_errno() == errno.ENOSPC:
+        raise OSError(errno.ENOSPC, "too many namespaces; see /proc/sys/user/max_*_namespaces", tried)
+    _check(result, tried)
 
 
 def setns(fd: int, flags: int = 0) -> None:

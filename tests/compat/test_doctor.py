@@ -195,6 +195,7 @@ def test_unpacked_images_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyP
         ("mounting.mount_fuse", "fuse", ("unpacked", "unpacked")),
         ("host._change_lower_files", "overlay", ("view", None)),
         ("host._try_overlay_on_fuse", "fuse_upper", ("view", "unpacked")),
+        ("mounting.serve_in_child", "fuse_upper", ("view", "unpacked")),
     ],
 )
 def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | None, str | None]) -> None:
@@ -214,6 +215,36 @@ def test_what_is_forbidden_is_named(broken: str, fact: str, ways: tuple[str | No
     assert all(facts[name]["works"] for name in before if name != "overlay" or fact == "fuse_upper")
     assert (found["ways"]["read_only"], found["ways"]["writable"]) == ways
     assert done.returncode == (0 if ways[0] else 1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "failing", "reason"),
+    [
+        ("unshare", "True", "Operation not permitted"),
+        ("mount", "True", "Operation not permitted"),
+        ("attach_loop", "True", "Operation not permitted"),
+        ("mount", "'squashfs' in words", "this kernel has no squashfs; run containers with -u"),
+    ],
+)
+def test_what_root_cannot_do_is_named(broken: str, failing: str, reason: str) -> None:
+    """A container may forbid its root calls for which it has the capability, and a kernel may lack filesystems."""
+    number = "errno.ENODEV" if "squashfs" in failing else "errno.EPERM"
+    refuse = (
+        "def refuse(*words, **named):",
+        f"  if {failing}:",
+        f"    raise OSError({number}, os.strerror({number}), 'probe')",
+        "  return call(*words, **named)",
+    )
+    lines = (
+        "import errno, os; from sifkit.runtime import sys as calls",
+        f"call = calls.{broken}",
+        f"exec({chr(10).join(refuse)!r})",
+        f"calls.{broken} = refuse",
+    )
+    done = doctor("; ".join(lines), "--json")
+    found = json.loads(done.stdout)
+    assert not found["facts"]["loop"]["works"] and reason in found["facts"]["loop"]["reason"]
+    assert found["ways"] == {"read_only": None, "writable": None} and done.returncode == 1
 
 
 @pytest.mark.parametrize(("broken", "fact"), [("write_id_maps", "user_namespace"), ("mount", "user_mount")])

@@ -76,7 +76,7 @@ def run_in_container(
     parent = 0 if pid_namespace else os.getpid()
     before = signal.pthread_sigmask(signal.SIG_BLOCK, WAITED)
     terminal = _terminal()
-    pid = os.fork()
+    pid = sys.fork()
     if pid == 0:
         try:
             os.close(report)
@@ -124,7 +124,7 @@ def _become_init(memory: sys.StartMemory) -> None:
     # before there is a program that could look; execve(2) gives both back to the command
     sys.clear_dumpable()
     sys.name_process(INIT_NAME, memory.words)
-    command = os.fork()
+    command = sys.fork()
     if command:
         os.closerange(0, os.sysconf("SC_OPEN_MAX"))
         address, size = memory.variables

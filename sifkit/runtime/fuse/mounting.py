@@ -137,7 +137,7 @@ def start_server(open_server: Callable[[], Server], *, before: Callable[[], None
     ``before``: called in it first. The process is in a session of its own, and ends when the filesystem is unmounted.
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = sys.fork()
     if pid == 0:
         os.close(report)
         _serve(open_server, threads, before, answer)

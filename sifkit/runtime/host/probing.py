@@ -18,7 +18,7 @@ from .. import sys
 if TYPE_CHECKING:
     from ..fuse.server import Server
 
-__all__ = ["Host", "HostFact", "probe"]
+__all__ = ["PLACES", "Host", "HostFact", "Report", "failure", "probe", "run_probe", "tried"]
 
 INITIAL_USER_NAMESPACE = 0xEFFF_FFFD
 """Inode in /proc of the user namespace that the system starts with: PROC_USER_INIT_INO of Linux."""
@@ -71,7 +71,7 @@ class Host:
 
     @cached_property
     def loop(self) -> HostFact:
-        """Loop devices, by which root mounts images."""
+        """Loop devices, by which root mounts images. Not tried here, but in ``root_probe``."""
         if not self.is_root:
             return HostFact(False, "loop devices are for root only")
         if not _is_initial_user_namespace():
@@ -147,14 +147,14 @@ def _probe_user(*, writes: bool, fuse: bool = True) -> dict[str, HostFact]:
         del host_tree, tree_backend, writable_server
     names = ("user_namespace", "user_mount", *(("fuse",) if fuse else ()))
     names += ("overlay", "tmpfs_upper", *(("fuse_upper", "fuse_tmpfile") if fuse else ())) if writes else ()
-    return _run_probe(partial(_try_all, writes=writes, fuse=fuse), names)
+    return run_probe(partial(_try_all, writes=writes, fuse=fuse), names)
 
 
-def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
+def run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dict[str, HostFact]:
     """Run ``attempt`` in a forked process; return what it reports. Names without a report depend on one that failed."""
     sys.keep_exit_codes()
     report, answer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = sys.fork()
     if pid == 0:
         found: Report = {}
         try:
@@ -165,7 +165,7 @@ def _run_probe(attempt: Callable[[Report], None], names: tuple[str, ...]) -> dic
             attempt(found)
         except Exception as error:  # noqa: BLE001 - a fact like others: it does not work
             missing = next((name for name in names if name not in found), names[-1])
-            found[missing] = _failure(error, "")
+            found[missing] = failure(error, "")
         finally:
             with suppress(OSError):
                 os.write(answer, "\n".join(_packed(name, fact) for name, fact in found.items()).encode())
@@ -212,7 +212,7 @@ def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
     if fuse:
         point = f"{place}/fuse"
         os.mkdir(point)
-        found["fuse"] = _tried(partial(_try_fuse, point), _fuse_request())
+        found["fuse"] = tried(partial(_try_fuse, point), _fuse_request())
     if not writes:
         return
     for name in ("low", "low/directory", "all"):
@@ -228,29 +228,31 @@ def _try_all(found: Report, *, writes: bool, fuse: bool) -> None:
             found["fuse_tmpfile"] = _try_overlay_on_fuse(place, has_tmpfile=True)
             found["fuse_upper"] = HostFact(True)
         except OSError as error:
-            found["fuse_tmpfile"] = _failure(error, "")
-            found["fuse_upper"] = _tried(partial(_try_overlay_on_fuse, place, has_tmpfile=False), "a newer kernel")
+            found["fuse_tmpfile"] = failure(error, "")
+            found["fuse_upper"] = tried(partial(_try_overlay_on_fuse, place, has_tmpfile=False), "a newer kernel")
         if found["fuse_upper"].works:  # with layers of any other kind it works, too
             found["overlay"] = HostFact(True)
             return
     elif fuse:
         found["fuse_upper"] = found["fuse_tmpfile"] = HostFact(False, found["fuse"].reason)
-    found["overlay"] = _tried(partial(_change_lower_files, f"{place}/low", place, "direct"), "Linux 5.11 or later")
+    found["overlay"] = tried(partial(_change_lower_files, f"{place}/low", place, "direct"), "Linux 5.11 or later")
     if not found["overlay"].works:
         found["tmpfs_upper"] = HostFact(False, found["overlay"].reason)
         if fuse:
             found["fuse_upper"] = found["fuse_tmpfile"] = found["tmpfs_upper"]
 
 
-def _tried(attempt: Callable[[], object], request: str) -> HostFact:
+def tried(attempt: Callable[[], object], request: str) -> HostFact:
+    """Return whether ``attempt`` works; ``request``: what to ask for if it raises OSError."""
     try:
         attempt()
     except OSError as error:
-        return _failure(error, request)
+        return failure(error, request)
     return HostFact(True)
 
 
-def _failure(error: Exception, request: str) -> HostFact:
+def failure(error: Exception, request: str) -> HostFact:
+    """Return the fact that something does not work, and why."""
     if not isinstance(error, OSError):
         return HostFact(False, repr(error), request)
     text = error.strerror or str(error)
@@ -312,7 +314,7 @@ def _change_lower_files(lower: str, place: str, name: str) -> HostFact:
             left = ["directory"]
         if os.listdir(point) != left:
             raise OSError(errno.EIO, "removed files are still there", point)
-        return _tried(lambda: os.close(os.open(point, os.O_TMPFILE | os.O_WRONLY)), "")
+        return tried(lambda: os.close(os.open(point, os.O_TMPFILE | os.O_WRONLY)), "")
     finally:
         sys.umount(point, sys.MNT_DETACH)
 
@@ -354,6 +356,9 @@ def _served(point: str, make: Callable[[int], Server], *, read_only: bool) -> It
     fd = mount_fuse(point, name="sifkit-probe", read_only=read_only)
     try:
         server = serve_in_child(lambda: make(fd), before=sys.set_parent_death_signal)
+    except OSError:
+        sys.umount(point, sys.MNT_DETACH)  # the next try is to fail for its own reason
+        raise
     finally:
         os.close(fd)  # held here, it would let the mount wait for ever for a server that has died
     try:

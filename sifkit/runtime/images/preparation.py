@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, NoReturn
 
 from ...errors import SifkitError, counted, show
+from .. import sys
 from ..errors import LaunchError
 from .image_place import ImagePlace, replaced_note
 
@@ -48,7 +49,7 @@ def prepare(fd: int, place: ImagePlace, *, check: bool = False, normalize: bool 
     or metacopies; HostDiskFullError.
     """
     report, answer = os.pipe2(os.O_CLOEXEC)
-    pid = os.fork()
+    pid = sys.fork()
     if pid == 0:
         os.close(report)
         _prepare_in_child(partial(_prepare, fd, place, check=check, normalize=normalize, search_moved=search_moved), answer)

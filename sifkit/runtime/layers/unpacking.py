@@ -194,7 +194,7 @@ def _in_child(work: Callable[[], str]) -> str:
     """Return what ``work`` returns in a forked process. Raises LaunchError with the message of its error."""
     report, answer = os.pipe2(os.O_CLOEXEC)
     parent = os.getpid()
-    pid = os.fork()
+    pid = sys.fork()
     if pid == 0:
         os.close(report)
         _work(work, answer, parent)

@@ -18,8 +18,11 @@ from ..planning.run_plan import Upper
 __all__ = ["Fullness", "full_note", "fullness", "unjoined", "upper_directories"]
 
 Fullness = Literal["", "bytes", "inodes"]
-FEW_BYTES, FEW_PERCENT = 2 << 20, 2
-"""Free bytes at most, and their share, with which the kernel's ext3 refuses writes: it takes up to 2 MiB of a file at once."""
+FEW_BYTES, FEW_PERCENT = 2 << 20, 15
+"""Free bytes at most, and their share, with which the kernel's ext3 refuses writes: it takes up to 2 MiB of a file at once.
+
+So much is left of an image of 16M into which large blocks are written, 1.8 of 13.9 MiB.
+"""
 
 
 def upper_directories(point: str, upper: Upper) -> tuple[str, str]:

@@ -22,7 +22,8 @@ def totals(size: int, free: int, *, files: int = 100, free_files: int = 50) -> o
         (IMAGE, totals(1 << 30, 1 << 20), "bytes"),
         (IMAGE, totals(1 << 30, 3 << 20), ""),
         (IMAGE, totals(4 << 20, 1 << 20), ""),
-        (IMAGE, totals(4 << 20, 40 << 10), "bytes"),
+        (IMAGE, totals(4 << 20, 500 << 10), "bytes"),
+        (IMAGE, totals(14201 << 10, 1840 << 10), "bytes"),  # as after dd bs=4M
         (IMAGE, totals(1 << 30, 1 << 29, free_files=0), "inodes"),
         (MEMORY, totals(64 << 20, 4096), ""),
         (MEMORY, totals(64 << 20, 0), "bytes"),
