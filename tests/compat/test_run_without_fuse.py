@@ -147,14 +147,24 @@ def test_a_directory_is_written_to_itself(box: Path) -> None:
             run("umount", point)
 
 
-def test_a_layer_that_another_user_has_written_to_is_only_read(box: Path) -> None:
-    """Overlayfs could not empty the directory of root that is left in work/, and would be read-only without a word."""
+def test_a_work_directory_of_another_user(box: Path) -> None:
+    """Overlayfs could not empty the directory of root that is left in work/, and would be read-only without a word.
+
+    The owner of work/ may remove it if it is empty. Else the run is refused; if work/ is another's, the layer is only read.
+    """
     other = box / "other"
+    left = other / "work/work"
     (other / "upper/app").mkdir(parents=True)
     (other / "upper/app/message.txt").write_text("other\n")
-    (other / "work/work").mkdir(parents=True)
-    for path in (other, other / "upper", other / "work"):
+    left.mkdir(parents=True)
+    for path in (other, other / "upper", other / "upper/app"):
         os.chown(path, USER, USER)
-    note = "sifkit exec: warning: other is not writable for you and is only read\n"
-    words = ("exec", "-o", "other", "box", "cat", "/app/message.txt")
-    assert run_sifkit(USER, box, *words) == (0, "other\n", note)
+    words = ("exec", "-o", "other", "box", "sh", "-c", "cat /app/message.txt; echo mine > /app/mine; cat /app/mine")
+    code, out, notes = run_sifkit(USER, box, *words)
+    assert out == "other\n" and notes.startswith("sifkit exec: warning: other is not writable for you and is only read\n")
+    os.chown(left.parent, USER, USER)
+    (left / "x").touch(0)
+    code, out, notes = run_sifkit(USER, box, *words)
+    assert code == 255 and not out and "other/work/work, have him remove that directory" in notes
+    (left / "x").unlink()
+    assert run_sifkit(USER, box, *words) == (0, "other\nmine\n", "")

@@ -345,11 +345,12 @@ def _takes_changes(upper: Upper) -> bool:
         path = f"{upper.path}/{name}"
         if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
             return False
-    try:  # overlayfs empties what it has made there the last time, which nobody else may
-        maker = os.lstat(f"{upper.path}/{upper.work}/work").st_uid
+    work = f"{upper.path}/{upper.work}"
+    try:  # overlayfs empties what it has made there the last time, which another user may not, but the owner removes it
+        makers = os.lstat(f"{work}/work").st_uid, os.lstat(work).st_uid
     except OSError:
         return True
-    return os.geteuid() in (0, maker)
+    return os.geteuid() in (0, *makers)
 
 
 def _check_work(argument: RunOverlay, upper: str, work: str) -> None:

@@ -33,7 +33,11 @@ def upper_directories(point: str, upper: Upper) -> tuple[str, str]:
                 os.makedirs(f"{point}/{name}", 0o755)
     except OSError as error:
         raise unjoined(upper, error) from error
-    return real_directory(point, upper.upper, upper.name), real_directory(point, upper.work, upper.name)
+    work = real_directory(point, upper.work, upper.name)
+    with suppress(OSError):  # there is none, or it is not empty
+        if os.lstat(f"{work}/work").st_uid != os.geteuid():  # left by another user's overlayfs, and closed to this one's
+            os.rmdir(f"{work}/work")
+    return real_directory(point, upper.upper, upper.name), work
 
 
 def fullness(upper: Upper, found: os.statvfs_result) -> Fullness:
@@ -67,7 +71,10 @@ def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "")
     """
     if upper is None or upper.kind != "image":
         what = "the kernel's overlayfs cannot join the layers"
-        return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint="see: sifkit doctor")
+        hint = "see: sifkit doctor"
+        if upper is not None and upper.kind == "directory":
+            hint = f"if another user has left files in {show(upper.path)}/{upper.work}/work, have him remove that directory"
+        return failed_call(what, error) if error else LaunchError(f"{what} but read-only", hint=hint)
     from ..images.image_place import ImagePlace
 
     place = ImagePlace.of(upper)
