@@ -115,6 +115,12 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
     root_is_writable = False
     if options.writable:
         upper, root_is_writable = _writable_image(image)
+        if upper is not None and len(image.uppers) > 1:
+            first = image.uppers[0].object_id
+            notes.append(
+                f"{show(image.path)} has {len(image.uppers)} overlays that can be written to: the highest is, object "
+                f"{upper.object_id}; Apptainer writes to object {first}, and shows no other then"
+            )
         if upper is not None and upper.object_id in image.signed:
             notes.append(f"{show(image.path)} is signed, and what is written to its overlay breaks the signature")
         layers = [layer for layer in layers if upper is None or (layer.path, layer.object_id) != (upper.path, upper.object_id)]

@@ -129,6 +129,15 @@ def test_writing_to_a_signed_overlay_is_noted() -> None:
     assert planned(image=signed).notes == planned(image=WITH_OVERLAY, writable=True).notes == ()
 
 
+def test_the_highest_of_several_overlays_in_the_image_is_written_to() -> None:
+    (lower,) = WITH_OVERLAY.uppers
+    higher = lower._replace(offset=32768, object_id=3)
+    two = WITH_OVERLAY._replace(uppers=(lower, higher))
+    plan = planned(image=two, writable=True)
+    assert plan.upper == higher._replace(has_tmpfile=True) and "the highest is, object 3; Apptainer" in plan.notes[0]
+    assert planned(image=two).notes == ()
+
+
 def test_a_directory_is_written_to_itself() -> None:
     image = ImageFacts(path="/box", kind="directory", root=Layer(path="/box", kind="directory"))
     plan = planned(image=image, writable=True)
