@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import subprocess
 import time
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from sifkit.runtime.layers.served_layers import LEFT_BEHIND_SECONDS
 from sifkit.runtime.planning.run_plan import Layer, Upper
 from tests.support.plan_runner import plan_of, start_plan
 from tests.support.squashfs_images import make_squashfs
@@ -20,6 +23,9 @@ pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
 VIEW_KIB = 30 << 10
 """Most memory of the server of a squashfs root, which loads neither numpy nor ext3."""
+PTRACE_DETACH, PTRACE_SEIZE, PTRACE_INTERRUPT = 17, 0x4206, 0x4207
+WALL = 0x40000000
+"""For ``waitpid``: children or not."""
 IN_JOBS = (signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT, signal.SIGXCPU, signal.SIGTSTP, signal.SIGALRM, signal.SIGRTMIN)
 """Signals that batch systems and terminals send to every process of a job."""
 
@@ -125,3 +131,31 @@ def test_the_memory_of_the_first_process_is_closed(base: Layer) -> None:
     with start_plan(plan_of("view", ["sh", "-c", script], [base], namespaces=("pid",)), Path(base.path).parent) as process:
         out, err = process.communicate(timeout=30)
     assert (process.returncode, out) == (2, b"") and b"Permission denied" in err
+
+
+@contextmanager
+def halted(pid: int) -> Iterator[None]:
+    """A process that does nothing, and that SIGCONT does not let go on: as one that waits for a slow disk."""
+    libc, nothing = ctypes.CDLL(None), ctypes.c_void_p()
+    for request in (PTRACE_SEIZE, PTRACE_INTERRUPT):
+        assert libc.ptrace(request, pid, nothing, nothing) == 0
+    os.waitpid(pid, WALL)
+    try:
+        yield
+    finally:
+        libc.ptrace(PTRACE_DETACH, pid, nothing, nothing)
+
+
+def test_the_end_of_a_run_waits_for_a_server_that_is_busy(base: Layer, image: Path) -> None:
+    """Even longer than for processes left behind, of which there are none."""
+    script = "ls -ld / >/dev/null; echo up; read x; exit 3"  # the kernel need not ask for the attributes again
+    plan = plan_of("user", ["sh", "-c", script], [base], Upper(kind="image", path=str(image)))
+    with start_plan(plan, image.parent, stdin=subprocess.PIPE) as process:
+        assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline() == b"up\n"
+        (writer,) = (pid for pid, links in servers_of(process).items() if str(image) in links)
+        with halted(writer):
+            process.stdin.close()
+            time.sleep(LEFT_BEHIND_SECONDS + 0.5)
+        assert (process.wait(30), process.stderr.read()) == (3, b"")
+    assert_clean(image)

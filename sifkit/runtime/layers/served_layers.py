@@ -148,6 +148,9 @@ class ServedLayers:
         for server, _ in self._servers:
             if (code := server.code_if_ended()) is not None:
                 self.notify(f"the image could not be read to the end: its server {_ended(code)}")
+        for _, point in self._writers.values():
+            with suppress(OSError):
+                os.statvfs(point)  # answered after a commit that is being made, so that the server sees the unmount at once
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
