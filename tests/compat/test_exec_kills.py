@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 
 from tests.support.plain_user import USER, run_sifkit, start_sifkit, user_directory
-from tests.support.tools import assert_clean, attached, copy_window, requires_root, run
+from tests.support.tools import assert_clean, attached, copy_window, has_ended, requires_root, run
 from tests.support.usr_container import BIND_PROGRAMS, write_usr_container
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
@@ -84,7 +84,7 @@ def victims_of(kind: str, pids: list[int], image: Path) -> list[int]:
 
 def wait_until_gone(pids: list[int], image: Path) -> None:
     end = time.monotonic() + 20
-    while any(os.path.exists(f"/proc/{pid}/fd/0") for pid in pids) or attached(image):
+    while not all(has_ended(pid) for pid in pids) or attached(image):
         assert time.monotonic() < end, "processes or loop devices are left"
         time.sleep(0.02)
 

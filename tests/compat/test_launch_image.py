@@ -20,7 +20,7 @@ from sifkit.file_locks import lock_state
 from sifkit.runtime.planning.run_plan import Layer, Mount, Upper, Way
 from tests.support.plan_runner import plan_of, run_plan, start_plan
 from tests.support.squashfs_images import make_squashfs
-from tests.support.tools import assert_clean, kernel_mount, requires_root, run
+from tests.support.tools import assert_clean, has_ended, kernel_mount, requires_root, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
@@ -144,24 +144,14 @@ def test_unlinked_files_live_while_they_are_open(base: Layer, image: Path) -> No
 def server_of(image: Path) -> int:
     """The process that serves an image: it has both the image and /dev/fuse open."""
     for folder in Path("/proc").glob("[0-9]*/fd"):
-        try:
-            links = {os.readlink(link) for link in folder.iterdir()}
-        except OSError:
-            continue
+        links = set()
+        with suppress(OSError):  # it has ended, or closes a file
+            for link in folder.iterdir():
+                with suppress(FileNotFoundError):
+                    links.add(os.readlink(link))
         if "/dev/fuse" in links and str(image) in links:
             return int(folder.parent.name)
     raise AssertionError("no server")
-
-
-def wait_until_unused(image: Path) -> None:
-    until = time.monotonic() + 10
-    while time.monotonic() < until:
-        try:
-            server_of(image)
-        except AssertionError:
-            return
-        time.sleep(0.02)
-    raise AssertionError("its server is still there")
 
 
 @pytest.mark.parametrize("victim", ["server", "launch"])
@@ -169,13 +159,17 @@ def test_synced_data_survives_a_kill(base: Layer, image: Path, victim: str) -> N
     script = "echo synced >/kept; sync /kept; for i in 1 2 3 4 5 6; do echo $i >/app/$i; done; echo up; exec sleep 1000"
     with start_plan(plan_of("user", ["sh", "-c", script], [base], upper(image)), image.parent) as process:
         assert process.stdout is not None and process.stdout.readline() == b"up\n"
-        os.kill(server_of(image) if victim == "server" else process.pid, signal.SIGKILL)
+        server = server_of(image)
+        os.kill(server if victim == "server" else process.pid, signal.SIGKILL)
         if victim == "server":
             process.terminate()
         _, err = process.communicate(timeout=30)
     if victim == "server":
         assert process.returncode == 255 and b"its server was killed by SIGKILL" in err
-    wait_until_unused(image)
+    until = time.monotonic() + 10
+    while not has_ended(server):
+        assert time.monotonic() < until, "its server is still there"
+        time.sleep(0.02)
     run("e2fsck", "-fp", image, ok=(0, 1))
     assert run_script("cat /kept", base, image) == (0, "synced\n", "")
 

@@ -24,6 +24,7 @@ __all__ = [
     "dumpe2fs",
     "fill_and_empty",
     "find",
+    "has_ended",
     "kernel_mount",
     "require",
     "requires_root",
@@ -52,6 +53,14 @@ def corpus(name: str) -> Path:
 def find(tool: str) -> str | None:
     """Where ``tool`` is, also in the directories only root has in its PATH."""
     return shutil.which(tool, path=_PATH)
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process has ended and let go of its files and locks: that it shows no open files comes before."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
 
 
 def missing(reason: str) -> None:
