@@ -117,6 +117,41 @@ sys.exit(launch.launch(plan, start_of=start, notify=print))
     assert (done.returncode, done.stdout, done.stderr) == (0, "['index=off', 'redirect_dir=follow']\napp\nbin\nbase\n", "")
 
 
+def test_a_kernel_without_squashfs(base: Layer, overlay: Path, tmp_path: Path) -> None:
+    """Administrators switch it off: the root, an overlay and a data image are served by FUSE; what is written to is mounted."""
+    more = tmp_path / "more"
+    (more / "app").mkdir(parents=True)
+    (more / "app/more.txt").write_text("more\n")
+    layer = Layer(path=str(make_squashfs(more, tmp_path / "more.sqfs")), kind="squashfs", has_marks=True)
+    data = layer._replace(has_marks=False)
+    bind = Mount(kind="bind", target="/data", image=data, image_source="/app")
+    upper = Upper(kind="image", path=str(overlay))
+    script = "cat /app/message.txt /app/more.txt /data/more.txt; echo new >/app/new; ls /app; stat -c %a:%u /etc/."
+    plan = plan_of("root", ["sh", "-c", script], [base, layer], upper, bind)._replace(images=(data,))
+    file = tmp_path / "plan.pickle"
+    file.write_bytes(pickle.dumps(plan))
+    program = """
+import errno, pickle, sys
+from sifkit.runtime import launch, sys as calls
+from sifkit.runtime.host import kernel_filesystems
+from sifkit.runtime.planning.run_plan import Start
+mount = calls.mount
+def refuse(source, target, kind=None, flags=0, options=None):
+    if kind == "squashfs":
+        raise OSError(errno.ENODEV, "No such device", "mount")
+    mount(source, target, kind, flags, options)
+calls.mount, kernel_filesystems.is_loaded = refuse, lambda kind: kind != "squashfs"
+plan = pickle.load(open(sys.argv[1], "rb"))
+start = lambda found, _: Start(found.command.words, found.environment.fixed)
+sys.exit(launch.launch(plan, start_of=start, notify=print))
+"""
+    done = subprocess.run([sys.executable, "-c", program, str(file)], capture_output=True, text=True, check=False, timeout=60)
+    wanted = "base\nmore\nmore\nmessage.txt\nmore.txt\nnew\n750:0\n"
+    assert (done.returncode, done.stdout, done.stderr) == (0, wanted, "")
+    assert not mounts_and_loops(tmp_path)
+    assert_clean(overlay)
+
+
 def test_changes_of_a_writable_overlay_stay(base: Layer, overlay: Path, tmp_path: Path) -> None:
     upper = Upper(kind="image", path=str(overlay))
     script = "echo new >/app/message.txt; mkdir /data; touch /data/x; rm /run"

@@ -268,18 +268,11 @@ def _try_fuse(point: str) -> None:
 
 def _fuse_request() -> str:
     """Return what to ask for if FUSE cannot be mounted."""
-    if not os.path.exists(FUSE_DEVICE) and _has_filesystem("fuse"):
+    from .kernel_filesystems import is_loaded
+
+    if not os.path.exists(FUSE_DEVICE) and is_loaded("fuse"):
         return f"{FUSE_DEVICE}, which this host has: in a container, start that with -B {FUSE_DEVICE} or --device {FUSE_DEVICE}"
     return f"chmod 666 {FUSE_DEVICE}, or modprobe fuse"
-
-
-def _has_filesystem(kind: str) -> bool:
-    """Return True if the kernel has a filesystem of this kind, loaded already."""
-    try:
-        with open("/proc/filesystems", encoding="utf-8", errors="replace") as file:
-            return any(line.split()[-1:] == [kind] for line in file)
-    except OSError:
-        return False
 
 
 def _change_lower_files(lower: str, place: str, name: str) -> HostFact:

@@ -5,16 +5,16 @@ A run as root finds out by itself. A container around it may forbid root its mou
 
 from __future__ import annotations
 
-import errno
 import os
 
 from .. import sys
+from .kernel_filesystems import can_mount
 from .probing import PLACES, Host, HostFact, Report, failure, run_probe, tried
 
 __all__ = ["root_mounts"]
 
-FILESYSTEMS = ("squashfs", "ext3", "overlay")
-"""Filesystems of the kernel in which images are mounted and joined."""
+FILESYSTEMS = ("ext3", "overlay")
+"""Filesystems of the kernel for what is written to. What is only read is served by FUSE if it has no squashfs."""
 LOOP_BYTES = 4096
 
 
@@ -33,19 +33,10 @@ def _try_all(found: Report) -> None:
         found["loop"] = failure(error, "mounts by root (a container around this one forbids them)")
         return
     for kind in FILESYSTEMS:
-        if not _has_filesystem(kind, place):
+        if not can_mount(kind):
             found["loop"] = HostFact(False, f"this kernel has no {kind}; run containers with -u", f"modprobe {kind}")
             return
     found["loop"] = tried(_attach_loop, "loop devices")
-
-
-def _has_filesystem(kind: str, point: str) -> bool:
-    """Return True if the kernel has a filesystem of this kind, or can load it."""
-    try:
-        sys.mount("sifkit", point, kind)
-    except OSError as error:
-        return error.errno != errno.ENODEV  # without a device and layers another error, or none
-    return True
 
 
 def _attach_loop() -> None:

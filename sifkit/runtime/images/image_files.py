@@ -97,6 +97,11 @@ class ImageFiles:
     def _open_layer(self, layer: Layer, for_kernel: bool) -> bool:
         if layer.kind == "squashfs":
             self._layers[layer] = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
+            if for_kernel:
+                from ..host.kernel_filesystems import can_mount
+
+                if not can_mount("squashfs"):
+                    return True
         if layer.kind != "ext3":
             return for_kernel and layer.has_marks and _has_marks(layer)
         with ExitStack() as replaying:

@@ -261,6 +261,8 @@ class _WrittenLayer(NamedTuple):
 
 
 def _mount_hint(image: Layer | Upper, error: OSError) -> str:
+    if error.errno == errno.ENODEV:
+        return "this kernel lacks its filesystem: use -u"
     if error.errno == errno.EROFS:
         from ..images.image_place import ImagePlace
 
