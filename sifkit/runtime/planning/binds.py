@@ -1,30 +1,53 @@
-"""Arguments of ``--bind``, ``--mount`` and ``--home``. Pure.
+"""Arguments of ``--bind``, ``--mount`` and ``--home``, and the mounts of binds. Pure.
 
 ``SOURCE[:TARGET[:OPTIONS]]``, several with commas; a backslash before a comma or a colon makes it a part of the name. Options
 are ``ro``, ``rw``, and for a SOURCE that is an image ``image-src=PATH`` in it and ``id=NUMBER`` of its partition. Empty values
 and parts are skipped: scripts append to a list that may be empty. So is white space before a name, and around options. Source:
 Apptainer 1.4.5, tried.
+
+What is left out is noted in a list of the caller's, ``notes``.
 """
 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from ...errors import UsageError, show
+from ...errors import FormatError, UsageError, show
 from .options import FALSE, TRUE
+from .run_plan import DataImage, Layer, Mount
 
 if TYPE_CHECKING:
+    from .config import SiteConfig
     from .options import RunOptions
+    from .request import RunRequest
 
-__all__ = ["BindSpec", "parse_binds", "parse_home", "parse_mounts", "user_binds"]
+__all__ = [
+    "BindSpec",
+    "has_devices",
+    "is_below",
+    "is_device_bind",
+    "is_inside",
+    "parse_binds",
+    "parse_home",
+    "parse_mounts",
+    "site_bind_mounts",
+    "user_bind_mounts",
+    "user_binds",
+]
 
 IMAGE_OPTIONS = ("image-src", "id")
 """Options of binds from inside an image."""
 OPTION_HINT = "ro, rw, image-src=PATH and id=NUMBER are the options"
 LONGEST_ID = 10
 """Digits of the largest ID of an object."""
+LOCAL_TIME = "/etc/localtime"
+"""Symlink to the file of a zone in most images: followed, the mount would give that zone, which may be UTC, another time."""
+CONTAINED_BINDS = ("/etc/localtime", "/etc/hosts")
+"""Binds of the host that contained runs have, too, whatever the site binds."""
+OWN_HOSTS = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
+"""/etc/hosts of a contained run without a network."""
 
 
 class BindSpec(NamedTuple):
@@ -52,7 +75,7 @@ def parse_binds(texts: Sequence[str], cwd: str, *, option: str = "--bind") -> tu
     found: list[BindSpec] = []
     for text in texts:
         what = f"{option} {show(text)}"
-        found += (_bind(part, cwd, what) for part in _parts(text, what) if part)
+        found += (_parse_bind(part, cwd, what) for part in _parts(text, what) if part)
     return tuple(found)
 
 
@@ -96,7 +119,7 @@ def _unescaped(text: str) -> str:
     return text.replace("\\:", ":").replace("\\,", ",")
 
 
-def _bind(text: str, cwd: str, what: str) -> BindSpec:
+def _parse_bind(text: str, cwd: str, what: str) -> BindSpec:
     source, *rest = _split(text, ":")
     if not source:
         raise UsageError(f"{what}: the source is empty", hint="write SOURCE[:TARGET[:ro]]")
@@ -203,3 +226,105 @@ def parse_home(text: str, cwd: str) -> tuple[str, str]:
     source = _absolute(_unescaped(source), cwd)
     spec = _spec(source, _unescaped(rest[0]) if rest else source, what=f"--home {show(text)}")
     return source, spec.target
+
+
+def is_below(path: str, directory: str) -> bool:
+    """Return True for a directory and what is in it."""
+    return path == directory or path.startswith(directory.rstrip("/") + "/")
+
+
+def is_inside(path: str, directory: str) -> bool:
+    """Return True for what is in a directory."""
+    return path != directory and is_below(path, directory)
+
+
+def has_devices(site: SiteConfig, skipped: frozenset[str]) -> bool:
+    """Return True if a container has a /dev, the host's or one of its own."""
+    return site.mount_dev != "no" and "dev" not in skipped
+
+
+def is_device_bind(spec: BindSpec) -> bool:
+    """Return True if a bind of the user shows a device of the host, or all of them, at the same path."""
+    return not spec.image_source and spec.source == spec.target and is_below(spec.target, "/dev")
+
+
+def site_bind_mounts(
+    notes: list[str],
+    request: RunRequest,
+    site: SiteConfig,
+    skipped: frozenset[str],
+    *,
+    has_network: bool,
+    contained: bool,
+) -> Iterator[Mount]:
+    """Yield the binds of the site; one whose source is missing is left out, with a note if the site has asked for it.
+
+    Contained runs have two files of the host only; without a network an own /etc/hosts.
+    """
+    for spec in _parse_site_binds(notes, CONTAINED_BINDS if contained else site.bind_path):
+        if spec.target in skipped:
+            continue
+        if spec.image_source:
+            notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: sites bind no images")
+        elif contained and not has_network and spec.target == "/etc/hosts":
+            yield Mount(kind="bind", target=spec.target, content=OWN_HOSTS, mode=0o644, is_optional=True)
+        elif request.kind_of(spec.source) != "missing":
+            yield _bind_mount(spec, is_optional=True)
+        elif site.path and not contained:
+            reason = request.why_unreachable(spec.source) or "it is missing here"
+            notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: {reason}")
+
+
+def _parse_site_binds(notes: list[str], texts: Sequence[str]) -> Iterator[BindSpec]:
+    """Yield the binds of a site; one that is wrong is left out with a note, since the user cannot mend it."""
+    for text in texts:
+        try:
+            yield from parse_binds([text], "/", option="bind path")
+        except UsageError as error:
+            notes.append(f"{error.message}; left out, tell the administrator")
+
+
+def _bind_mount(spec: BindSpec, image: DataImage | None = None, *, is_optional: bool = False) -> Mount:
+    return Mount(
+        kind="bind",
+        source=spec.source if image is None else "",
+        image=image,
+        image_source=spec.image_source,
+        target=spec.target,
+        readonly=spec.readonly or isinstance(image, Layer),
+        hides_link=spec.target == LOCAL_TIME,
+        is_optional=is_optional,
+    )
+
+
+def user_bind_mounts(
+    notes: list[str],
+    request: RunRequest,
+    site: SiteConfig,
+    skipped: frozenset[str],
+    binds: Sequence[BindSpec],
+    images: Mapping[BindSpec, DataImage],
+) -> Iterator[Mount]:
+    """Yield the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
+    shown: dict[str, BindSpec] = {}
+    for spec in binds:
+        if not site.user_bind_control and not is_device_bind(spec):
+            continue
+        if first := shown.get(spec.target):
+            if first != spec:
+                notes.append(f"bind of {show(spec.source)} ignored: {show(first.source)} is at {show(spec.target)} already")
+            continue
+        shown[spec.target] = spec
+        if spec.image_source:
+            yield _bind_mount(spec, images[spec])
+            continue
+        if request.kind_of(spec.source) == "missing":
+            reason = request.why_unreachable(spec.source) or "no such file or directory"
+            raise FormatError(f"{show(spec.source)}: {reason}", path=spec.source, hint="it is the source of a bind")
+        if not is_device_bind(spec):
+            yield _bind_mount(spec)
+        elif has_devices(site, skipped):  # they stay usable
+            yield Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)
+        else:
+            reason = "--no-mount dev" if "dev" in skipped else f"'mount dev = no' in {show(site.path)}"
+            notes.append(f"{show(spec.source)} is not shown: {reason}")

@@ -11,11 +11,11 @@ import posixpath
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from ...errors import FormatError, UsageError, show
-from .binds import BindSpec, parse_binds, parse_home
+from .binds import BindSpec, has_devices, is_below, is_device_bind, is_inside, parse_home, site_bind_mounts, user_bind_mounts
 from .config import SiteConfig
 from .environment import LIBRARY_PATH
 from .request import RunRequest
-from .run_plan import DataImage, Layer, Mount, Namespace
+from .run_plan import DataImage, Mount, Namespace
 
 __all__ = ["NO_MOUNT_NAMES", "PlannedMounts", "plan_mounts", "skipped_mounts"]
 
@@ -23,14 +23,8 @@ NO_MOUNT_NAMES = ("proc", "sys", "dev", "devpts", "home", "tmp", "hostfs", "cwd"
 """Words of ``--no-mount``; a path is a bind of the site."""
 SYSTEM_DIRECTORIES = {"/", "/bin", "/etc", "/lib", "/lib64", "/mnt", "/opt", "/sbin", "/usr", "/var"}
 """Working directories that are not shown in the container, which has its own."""
-LOCAL_TIME = "/etc/localtime"
-"""Symlink to the file of a zone in most images: followed, the mount would give that zone, which may be UTC, another time."""
 VIRTUAL_DIRECTORIES = ("/dev", "/proc", "/sys")
-CONTAINED_BINDS = ("/etc/localtime", "/etc/hosts")
-"""Binds of the host that contained runs have, too, whatever the site binds."""
 CGROUPS = "/sys/fs/cgroup"
-OWN_HOSTS = b"127.0.0.1 localhost\n::1 localhost ip6-localhost ip6-loopback\n"
-"""/etc/hosts of a contained run without a network."""
 
 
 class PlannedMounts:
@@ -47,16 +41,8 @@ class PlannedMounts:
     def covers(self, path: str) -> bool:
         """Return True if a bind of the host already shows ``path`` at the same place."""
         return any(
-            mount.kind == "bind" and mount.source == mount.target and _is_below(path, mount.target) for mount in self.mounts
+            mount.kind == "bind" and mount.source == mount.target and is_below(path, mount.target) for mount in self.mounts
         )
-
-
-def _is_below(path: str, directory: str) -> bool:
-    return path == directory or path.startswith(directory.rstrip("/") + "/")
-
-
-def _is_inside(path: str, directory: str) -> bool:
-    return path != directory and _is_below(path, directory)
 
 
 def skipped_mounts(texts: Sequence[str]) -> frozenset[str]:
@@ -93,14 +79,15 @@ def plan_mounts(
     if site.mount_hostfs and "hostfs" not in skipped and not contained:
         planned.mounts += (_host_mount(path) for path in request.host_mounts)
     if "bind-paths" not in skipped:
-        _add_site_binds(planned, request, site, skipped, has_network="net" not in namespaces, contained=contained)
+        has_network = "net" not in namespaces
+        planned.mounts += site_bind_mounts(planned.notes, request, site, skipped, has_network=has_network, contained=contained)
     planned.mounts += _kernel(request, site, skipped, namespaces)
     before_home = len(planned.mounts)
     _add_home(planned, request, site, skipped, contained=contained)
     if site.mount_tmp and "tmp" not in skipped:
         temporary = tuple(_temporary(request, site, contained=contained))
-        is_inside = any(_is_inside(planned.home, mount.target) for mount in temporary)
-        position = before_home if is_inside else len(planned.mounts)  # the later mount is the one that is seen
+        has_home = any(is_inside(planned.home, mount.target) for mount in temporary)
+        position = before_home if has_home else len(planned.mounts)  # the later mount is the one that is seen
         planned.mounts[position:position] = temporary
     if is_root_writable:  # no mount points are made there: only what is asked for must succeed, as with Apptainer
         asked = planned.home if options.home or options.workdir else ""
@@ -118,7 +105,7 @@ def plan_mounts(
     if site.user_bind_control:
         planned.mounts += _libraries_and_programs(request)
     targets = [mount.target for mount in scratch] + ([planned.home] if options.home else [])
-    _add_binds(planned, tuple(_user_binds(planned, request, site, skipped, binds, images)), targets)
+    _add_binds(planned, tuple(user_bind_mounts(planned.notes, request, site, skipped, binds, images)), targets)
     if not contained and "cwd" not in skipped and not options.cwd and request.caller.cwd:
         _add_working_directory(planned, request, site)
     return planned
@@ -133,7 +120,7 @@ def _forbid_user_mounts(planned: PlannedMounts, request: RunRequest, site: SiteC
     if options.home:
         raise UsageError("this site does not allow --home", hint=reason)
     asked = {
-        "--bind": any(not _is_device_bind(spec) for spec in binds),
+        "--bind": any(not is_device_bind(spec) for spec in binds),
         "--scratch": bool(options.scratch),
         "--workdir": bool(options.workdir),
         "libraries of the host": any(gpu.libraries or gpu.programs or gpu.files for gpu in request.gpus)
@@ -148,7 +135,7 @@ def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: Si
     """Add the working directory of the caller, unless it is a system directory or a mount shows it already."""
     cwd = request.caller.cwd
     paths = {cwd, request.caller.real_cwd or cwd}  # a symlink to /usr must not replace the container's
-    if paths & SYSTEM_DIRECTORIES or any(_is_below(path, virtual) for path in paths for virtual in VIRTUAL_DIRECTORIES):
+    if paths & SYSTEM_DIRECTORIES or any(is_below(path, virtual) for path in paths for virtual in VIRTUAL_DIRECTORIES):
         return
     if planned.covers(cwd):
         return
@@ -157,7 +144,7 @@ def _add_working_directory(planned: PlannedMounts, request: RunRequest, site: Si
             f"this site does not allow to show the working directory ('user bind control = no' in {show(site.path)})"
         )
         return
-    in_home = bool(request.options.home) and _is_below(cwd, planned.home)
+    in_home = bool(request.options.home) and is_below(cwd, planned.home)
     planned.mounts.append(Mount(kind="bind", source=cwd, target=cwd, is_optional=True, make_in_bind=in_home))
 
 
@@ -169,22 +156,13 @@ def _devices(
     request: RunRequest, site: SiteConfig, skipped: frozenset[str], namespaces: frozenset[Namespace], *, contained: bool
 ) -> Iterable[Mount]:
     """Return the mounts of /dev: the host's, or a small one of its own."""
-    if not _has_devices(site, skipped):
+    if not has_devices(site, skipped):
         return ()
     if not contained and site.mount_dev != "minimal":
         return (Mount(kind="bind", source="/dev", target="/dev", nodev=False, is_optional=True),)
     from .device_mounts import own_devices
 
     return own_devices(request, site, skipped, namespaces)
-
-
-def _has_devices(site: SiteConfig, skipped: frozenset[str]) -> bool:
-    return site.mount_dev != "no" and "dev" not in skipped
-
-
-def _is_device_bind(spec: BindSpec) -> bool:
-    """Return True if a bind of the user shows a device of the host, or all of them, at the same path."""
-    return not spec.image_source and spec.source == spec.target and _is_below(spec.target, "/dev")
 
 
 def _kernel(
@@ -208,99 +186,15 @@ def _kernel(
             yield Mount(kind="bind", source="/sys", target="/sys", is_optional=True)
 
 
-def _add_site_binds(
-    planned: PlannedMounts,
-    request: RunRequest,
-    site: SiteConfig,
-    skipped: frozenset[str],
-    *,
-    has_network: bool,
-    contained: bool,
-) -> None:
-    """Add the binds of the site; one whose source is missing is left out, with a note if the site has asked for it.
-
-    Contained runs have two files of the host only; without a network an own /etc/hosts.
-    """
-    for spec in _site_binds(planned, CONTAINED_BINDS if contained else site.bind_path):
-        if spec.target in skipped:
-            continue
-        if spec.image_source:
-            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: sites bind no images")
-        elif contained and not has_network and spec.target == "/etc/hosts":
-            planned.mounts.append(Mount(kind="bind", target=spec.target, content=OWN_HOSTS, mode=0o644, is_optional=True))
-        elif request.kind_of(spec.source) != "missing":
-            planned.mounts.append(_bind(spec, is_optional=True))
-        elif site.path and not contained:
-            reason = request.why_unreachable(spec.source) or "it is missing here"
-            planned.notes.append(f"{show(spec.source)} of 'bind path' in {show(site.path)} is left out: {reason}")
-
-
-def _site_binds(planned: PlannedMounts, texts: Sequence[str]) -> Iterator[BindSpec]:
-    """Yield the binds of a site; one that is wrong is left out with a note, since the user cannot mend it."""
-    for text in texts:
-        try:
-            yield from parse_binds([text], "/", option="bind path")
-        except UsageError as error:
-            planned.notes.append(f"{error.message}; left out, tell the administrator")
-
-
-def _bind(spec: BindSpec, image: DataImage | None = None, *, is_optional: bool = False) -> Mount:
-    return Mount(
-        kind="bind",
-        source=spec.source if image is None else "",
-        image=image,
-        image_source=spec.image_source,
-        target=spec.target,
-        readonly=spec.readonly or isinstance(image, Layer),
-        hides_link=spec.target == LOCAL_TIME,
-        is_optional=is_optional,
-    )
-
-
 def _add_binds(planned: PlannedMounts, binds: Sequence[Mount], targets: Sequence[str]) -> None:
     """Add the binds of the user so that what lies in another is mounted after it, as are the mounts at ``targets``."""
     inside = [
         mount
         for mount in planned.mounts
-        if mount.target in targets and any(_is_inside(mount.target, bind.target) for bind in binds)
+        if mount.target in targets and any(is_inside(mount.target, bind.target) for bind in binds)
     ]
     planned.mounts = [mount for mount in planned.mounts if mount not in inside]
     planned.mounts += sorted((*inside, *binds), key=lambda mount: mount.target.count("/"))
-
-
-def _user_binds(
-    planned: PlannedMounts,
-    request: RunRequest,
-    site: SiteConfig,
-    skipped: frozenset[str],
-    binds: Sequence[BindSpec],
-    images: Mapping[BindSpec, DataImage],
-) -> Iterator[Mount]:
-    """Yield the binds of the user; of several at the same path the first counts. Raises FormatError for a missing source."""
-    shown: dict[str, BindSpec] = {}
-    for spec in binds:
-        if not site.user_bind_control and not _is_device_bind(spec):
-            continue
-        if first := shown.get(spec.target):
-            if first != spec:
-                planned.notes.append(
-                    f"bind of {show(spec.source)} ignored: {show(first.source)} is at {show(spec.target)} already"
-                )
-            continue
-        shown[spec.target] = spec
-        if spec.image_source:
-            yield _bind(spec, images[spec])
-            continue
-        if request.kind_of(spec.source) == "missing":
-            reason = request.why_unreachable(spec.source) or "no such file or directory"
-            raise FormatError(f"{show(spec.source)}: {reason}", path=spec.source, hint="it is the source of a bind")
-        if not _is_device_bind(spec):
-            yield _bind(spec)
-        elif _has_devices(site, skipped):  # they stay usable
-            yield Mount(kind="bind", source=spec.source, target=spec.target, nodev=False, readonly=spec.readonly)
-        else:
-            reason = "--no-mount dev" if "dev" in skipped else f"'mount dev = no' in {show(site.path)}"
-            planned.notes.append(f"{show(spec.source)} is not shown: {reason}")
 
 
 def _add_home(
