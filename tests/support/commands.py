@@ -10,7 +10,7 @@ from pathlib import Path
 from ext3 import Filesystem
 from ext3.format.inode import Stat
 
-__all__ = ["Run", "copy_sparse", "copy_tree", "good", "names_in", "read_in", "refused", "stat_in"]
+__all__ = ["Run", "copy_sparse", "copy_tree", "done", "good", "names_in", "read_in", "refused", "stat_in"]
 
 Run = Callable[..., tuple[int, str, str]]
 """Takes the words of a command; gives (exit code, stdout, stderr)."""
@@ -22,6 +22,13 @@ def good(run: Run, *argv: object) -> str:
     code, out, err = run(*argv)
     assert code == 0 and not err, (argv, code, out, err)
     return out
+
+
+def done(run: Run, *argv: object) -> tuple[str, str]:
+    """Run a command that succeeds; its output, and what it says on stderr."""
+    code, out, err = run(*argv)
+    assert code == 0, (argv, code, out, err)
+    return out, err
 
 
 def refused(run: Run, *argv: object, code: int = 1) -> str:

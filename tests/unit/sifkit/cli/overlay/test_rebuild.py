@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from .....support.commands import Run, good, names_in, refused
+from .....support.commands import Run, done, good, names_in, refused
 
 MIB = 1 << 20
 
@@ -49,25 +49,25 @@ def test_what_is_said(run: Run, image: str) -> None:
 
 
 def test_json(run: Run, image: str) -> None:
-    _, out, _ = run("overlay", "rebuild", "--json", "-b", "4096", "-I", "128", "-i", "16K", "-J", "size=6M", image)
+    out, _ = done(run, "overlay", "rebuild", "--json", "-b", "4096", "-I", "128", "-i", "16K", "-J", "size=6M", image)
     found = json.loads(out)
     assert found["partition"] is None and found["files"] == 8
     before, after = found["before"], found["after"]
     assert (before["block_bytes"], after["block_bytes"], after["inode_bytes"]) == (1024, 4096, 128)
     assert (after["journal_bytes"], after["size_bytes"]) == (6 * MIB, 24 * MIB)
     assert before["uuid"] != after["uuid"] and after["used_bytes"] + after["free_bytes"] == 24 * MIB
-    _, out, _ = run("overlay", "rebuild", "--json", "--keep-uuid", "--size", "auto", image)
+    out, _ = done(run, "overlay", "rebuild", "--json", "--keep-uuid", "--size", "auto", image)
     assert json.loads(out)["after"]["uuid"] == after["uuid"]
 
 
 def test_a_sif(run: Run, image: str) -> None:
     good(run, "-q", "sif", "new", "a.sif")
     good(run, "-q", "sif", "add", "--parttype", "overlay", "a.sif", image)
-    _, out, err = run("overlay", "rebuild", "--json", "a.sif")
+    out, err = done(run, "overlay", "rebuild", "--json", "a.sif")
     found = json.loads(out)
     assert found["partition"]["size_bytes"] == found["old_partition"]["size_bytes"] == 24 * MIB
     assert "a.sif: needs up to" in err and found["old_partition"]["offset_bytes"] < found["partition"]["offset_bytes"]
-    _, _, err = run("overlay", "rebuild", "-v", "--partition", "1", "a.sif")
+    _, err = done(run, "overlay", "rebuild", "-v", "--partition", "1", "a.sif")
     assert "a.sif: object 1, " in err
     place = f"its old place, 24 MiB at byte {found['partition']['offset_bytes']}, is free: sifkit sif compact closes it\n"
     assert place in err
@@ -101,7 +101,7 @@ def test_refusals(run: Run, image: str, argv: list[str], code: int, text: str) -
 
 def test_a_journal_that_was_not_asked_for_makes_room(run: Run, image: str) -> None:
     good(run, "-q", "overlay", "create", "--size", "24M", "-J", "size=8M", "b.img")
-    _, out, _ = run("overlay", "rebuild", "--json", "-N", "40K", "b.img")
+    out, _ = done(run, "overlay", "rebuild", "--json", "-N", "40K", "b.img")
     found = json.loads(out)
     assert (found["before"]["journal_bytes"], found["after"]["journal_bytes"]) == (8 * MIB, MIB)
     assert found["after"]["inodes"] >= 40_000
@@ -113,7 +113,7 @@ def test_no_inodes_left_says_what_helps(run: Run, image: str, tmp_path: Path) ->
         (tmp_path / "many" / str(number)).touch()
     code, _, err = run("cp", "-r", "many", f"{image}:/upper/opt/")
     assert code == 1 and re.search(r"give it more inodes: sifkit overlay rebuild -N 4\d\d a.img\n", err)
-    _, _, err = run("overlay", "rebuild", "-N", "440", image)
+    _, err = done(run, "overlay", "rebuild", "-N", "440", image)
     good(run, "-q", "cp", "-r", "many", f"{image}:/upper/opt/")
     (tmp_path / "large").write_bytes(bytes(range(256)) * 4096 * 30)
     code, _, err = run("cp", "large", f"{image}:/upper/opt/")
