@@ -21,14 +21,14 @@ from ..errors import SifkitError, UsageError, show
 from ..host_space import filled_holes_notes, full_host_errors
 from .destination import EXT_IMAGES, check_destination, new_file
 from .images.image_format import check_standalone
-from .images.locked_file import open_for_copy
+from .images.locked_file import check_unchanged, copy_data, open_for_copy
 from .images.opening import check_whole, named_errors
 from .images.window import file_window
 
 if TYPE_CHECKING:
     from .options import Progress
 
-__all__ = ["CloneResult", "clone", "copy_data"]
+__all__ = ["CloneResult", "clone"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,11 +94,8 @@ def clone(
             new_file(new_name, stat.S_IMODE(found.st_mode) & 0o777) as file,
         ):
             shared = offset is None and hostio.clone_file(fd, file.fd)
-            copied = 0 if shared else copy_data(fd, file.fd, size, progress, window.offset)
-            if os.fstat(fd).st_mtime_ns != found.st_mtime_ns or os.fstat(fd).st_size != found.st_size:
-                raise SifkitError(
-                    f"{show(name)} changed while it was copied", path=name, hint="stop the process that uses it, then try again"
-                )
+            copied = 0 if shared else copy_data(name, fd, file.fd, size, progress, window.offset)
+            check_unchanged(fd, found, name)
             if new_uuid is not False:
                 _write_uuid(FileDevice(file.fd), superblock, chosen)
             file.commit(EXT_IMAGES if force else None)
@@ -118,22 +115,6 @@ def clone(
         seconds=time.monotonic() - started,
         notes=filled_holes_notes(new_name, hostio.allocated_bytes(found), taken),
     )
-
-
-def copy_data(source: int, target: int, size: int, progress: Progress | None, start: int = 0) -> int:
-    """Copy the data of ``size`` bytes from byte ``start`` on, leave the holes; bytes copied."""
-    os.ftruncate(target, size)
-    ranges = list(hostio.data_ranges(source, start, size))
-    total = sum(length for _, length in ranges)
-    if progress:
-        progress.phase("copy", total, "bytes")
-    for offset, length in ranges:
-        done = hostio.copy_bytes(source, offset, target, offset - start, length, progress.advance if progress else None)
-        if done < length:
-            raise SifkitError("the image became shorter while it was copied", hint="stop what uses it, then try again")
-    if progress:
-        progress.done()
-    return total
 
 
 def _write_uuid(device: FileDevice, superblock: Superblock, uuid: UUID) -> None:

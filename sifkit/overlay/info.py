@@ -34,7 +34,6 @@ from ..errors import FormatError, human
 from ..in_use import ImageUse, image_use
 from ..vfs.file_tree import FileTree, StatFS
 from ..vfs.resolve import is_dir
-from .images.image_format import image_kind
 from .images.opening import named_errors, open_ext3, open_window
 from .images.window import Window, check_window
 from .reserve import user_bytes
@@ -124,8 +123,6 @@ def image_info(path: HostPath, partition: str | None = None, *, offset: int | No
     NotExt3Error without a superblock.
     """
     name = os.fsdecode(path)
-    if partition is None and offset is None and image_kind(name) == "sif":
-        partition = "overlay"
     with open_window(name, partition, offset=offset) as window, named_errors(name, offset):
         device = window.device()
         file_bytes = device.size

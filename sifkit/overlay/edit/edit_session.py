@@ -28,7 +28,7 @@ from ...host_space import full_host_errors
 from ...replacing import OpenedFile
 from ...vfs.file_tree import FileTree
 from ..images.image_format import image_kind
-from ..images.locked_file import open_for_edit
+from ..images.locked_file import copy_data, open_for_edit
 from ..images.opening import named_errors
 from ..images.sif_partition import check_ext3_partition, edit_sif, filesystem_place, lock_partition, select_partition
 from ..images.window import Window, check_window, file_window
@@ -153,14 +153,12 @@ def _edit_file(name: str, options: EditOptions) -> Iterator[EditSession]:
 @contextmanager
 def _working_copy(window: Window, options: EditOptions) -> Iterator[tuple[OverlayEditor, tuple[str, ...]]]:
     """Open a copy of the image file, which replaces it at the end of the block; yield also notes on what the copy lacks."""
-    from ..cloning import copy_data
-
     name, fd, found = window.path, window.fd, os.fstat(window.fd)
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
         try:
             with full_host_errors(name, hostio.allocated_bytes(found)):
                 if not hostio.clone_file(fd, file.fd):
-                    copy_data(fd, file.fd, found.st_size, None)
+                    copy_data(name, fd, file.fd, found.st_size, None)
         except HostFullError as error:
             error.hint = "free some space there: an image without a journal is changed as a copy"
             raise

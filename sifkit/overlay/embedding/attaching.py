@@ -24,7 +24,7 @@ from ...sif.payload import copy_in, copy_out, open_source
 from ...sif.store import FileStore
 from ..destination import EXT_IMAGES, check_destination, new_file
 from ..images.image_format import image_kind
-from ..images.locked_file import open_for_copy
+from ..images.locked_file import check_unchanged, open_for_copy
 from ..images.reservation import (
     EmbedOptions,
     OnSignatures,
@@ -151,12 +151,7 @@ def attach(
                 with full_host_errors(name, allocated), open_source(fd) as source:
                     part = replace(source, start=start, size=size)
                     copy_in(part, FileStore(reservation.fd), reservation.offset, advance=advance)
-                if os.fstat(fd).st_size != found.st_size or os.fstat(fd).st_mtime_ns != found.st_mtime_ns:
-                    raise SifkitError(
-                        f"{show(source_name)} changed while it was copied",
-                        path=source_name,
-                        hint="stop the process that uses it, then try again",
-                    )
+                check_unchanged(fd, found, source_name)
                 taken += hostio.allocated_bytes(os.fstat(edited.fd))
                 partition = reservation.descriptor
             locked &= sif.locked

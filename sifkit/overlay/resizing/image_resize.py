@@ -26,8 +26,7 @@ from ...file_locks import lock_range
 from ...host_space import full_host_errors
 from ...in_use import check_unused
 from ...replacing import OpenedFile
-from ..cloning import copy_data
-from ..images.locked_file import open_for_edit
+from ..images.locked_file import copy_data, open_for_edit
 from ..images.opening import open_window
 from ..images.sif_partition import filesystem_place
 from ..images.window import Window, file_window
@@ -190,7 +189,7 @@ def _resize_copy(
     with AtomicFile(name, stat.S_IMODE(found.st_mode)) as file:
         with full_host_errors(name, start.needed_bytes, size=max(found.st_size, planned.target), in_place=True):
             if not hostio.clone_file(window.fd, file.fd):
-                copy_data(window.fd, file.fd, found.st_size, progress)
+                copy_data(name, window.fd, file.fd, found.st_size, progress)
         notes = keep_attributes(window.fd, file.fd)
         # Locked before it gets the name, so that no other process can open it unlocked.
         lock_range(file.fd, write=True, path=name)

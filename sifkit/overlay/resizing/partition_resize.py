@@ -22,6 +22,7 @@ from ...errors import SifkitError
 from ...file_locks import lock_range
 from ...host_space import full_host_errors
 from ...sif import SIF, Arch, Descriptor
+from ..images.locked_file import copy_range
 from ..images.reservation import OnSignatures, OverlaySlot, SignatureDecision, apply_signature_policy, reserve_partition
 from ..images.sif_partition import EditedSif, check_ext3_partition, edit_sif, lock_partition, select_partition, space_notes
 from ..images.window import Window
@@ -151,16 +152,16 @@ def _move(
         with full_host_errors(edited.path, start.needed_bytes, size=offset + max(target, found.size), in_place=True):
             if found.size > target:  # until it is resized; the commit cuts the file to the object's end
                 os.ftruncate(edited.fd, offset + found.size)
-            _copy(edited.fd, found, offset, start.copied_bytes, progress)
+            _copy(edited.path, edited.fd, found, offset, start.copied_bytes, progress)
         moved = Window(window.path, edited.fd, offset, max(target, found.size), found)
         return apply_plan(moved, planned, start, progress, zero_from=found.size, journaled=False)
 
 
-def _copy(fd: int, found: Descriptor, offset: int, total: int, progress: Progress) -> None:
+def _copy(path: str, fd: int, found: Descriptor, offset: int, total: int, progress: Progress) -> None:
     """Copy the data of a partition to ``offset`` of the same file; holes stay holes."""
     progress.phase("copy", total, "bytes")
     for begin, length in list(hostio.data_ranges(fd, found.offset, found.size)):
-        hostio.copy_bytes(fd, begin, fd, offset + begin - found.offset, length, progress.advance)
+        copy_range(path, fd, begin, fd, offset + begin - found.offset, length, progress)
     progress.done()
 
 
