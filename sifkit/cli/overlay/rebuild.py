@@ -65,12 +65,12 @@ def command(
             "--inodes",
             "-N",
             metavar="COUNT",
-            text="number of inodes, as 200000, 500K or 1M (default: as many for the size as it has; if nearly all of them are"
+            text="number of inodes, such as 200000, 500K or 1M (default: in proportion to the size; if nearly all of them are"
             " used, twice what the content needs)",
         ),
     ] = None,
     inode_ratio: Annotated[
-        str | None, _option("--inode-ratio", "-i", metavar="BYTES", text="one inode for so many bytes")
+        str | None, _option("--inode-ratio", "-i", metavar="BYTES", text="bytes per inode, from 1K to 64M")
     ] = None,
     block_size: Annotated[
         str | None, _option("--block-size", "-b", metavar="BYTES", text="block size: 1024, 2048 or 4096 (default: as it is)")
@@ -85,7 +85,10 @@ def command(
         ),
     ] = None,
     journal: Annotated[
-        str | None, _option("--journal", "-J", metavar="size=SIZE", text="size of the journal, as size=16M")
+        str | None,
+        _option(
+            "--journal", "-J", metavar="size=SIZE", text="journal size, such as size=16M (default: as it is, if the size stays)"
+        ),
     ] = None,
     keep_uuid: Annotated[bool, _option("--keep-uuid", text="keep the UUID, instead of a new one")] = False,
     partition: Partition = None,

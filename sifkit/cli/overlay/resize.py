@@ -55,12 +55,13 @@ def command(
             "--size",
             "-s",
             metavar="SIZE",
-            text="new size as 700M or 1.5G (a bare number is in MiB); +200M for so much more, -200M for so much less",
+            text="new size, such as 700M or 1.5G (a bare number is in MiB); +200M adds that much, -200M takes it away",
         ),
     ] = None,
     minimum: Annotated[bool, _option("--minimum", "-M", text="shrink to the smallest size")] = False,
     slack: Annotated[
-        str | None, _option("--slack", metavar="SIZE|PERCENT", text="with --minimum: leave so much more, as 5% or 50M")
+        str | None,
+        _option("--slack", metavar="SIZE|PERCENT", text="with --minimum: leave this much free in addition, such as 5% or 50M"),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="show what would be done, and write nothing")] = False,
     check: Annotated[

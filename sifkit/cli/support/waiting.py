@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["WAIT_HELP", "waiting"]
 
-WAIT_HELP = "wait at most so long for an image that is in use"
+WAIT_HELP = "wait up to SECONDS for an image that is in use"
 
 
 @contextmanager
