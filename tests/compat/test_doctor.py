@@ -240,7 +240,7 @@ def test_what_root_cannot_do_is_named(broken: str, failing: str, reason: str) ->
         f"call = calls.{broken}",
         f"exec({chr(10).join(refuse)!r})",
         f"calls.{broken} = refuse",
-        "from sifkit.runtime.host import kernel_filesystems",
+        "from sifkit.runtime import kernel_filesystems",
         "kernel_filesystems.is_loaded = lambda kind: False",
     )
     done = doctor("; ".join(lines), "--json")

@@ -133,7 +133,7 @@ def test_a_kernel_without_squashfs(base: Layer, overlay: Path, tmp_path: Path) -
     program = """
 import errno, pickle, sys
 from sifkit.runtime import launch, sys as calls
-from sifkit.runtime.host import kernel_filesystems
+from sifkit.runtime import kernel_filesystems
 from sifkit.runtime.planning.run_plan import Start
 mount = calls.mount
 def refuse(source, target, kind=None, flags=0, options=None):

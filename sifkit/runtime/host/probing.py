@@ -268,7 +268,7 @@ def _try_fuse(point: str) -> None:
 
 def _fuse_request() -> str:
     """Return what to ask for if FUSE cannot be mounted."""
-    from .kernel_filesystems import is_loaded
+    from ..kernel_filesystems import is_loaded
 
     if not os.path.exists(FUSE_DEVICE) and is_loaded("fuse"):
         return f"{FUSE_DEVICE}, which this host has: in a container, start that with -B {FUSE_DEVICE} or --device {FUSE_DEVICE}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 
 from .. import sys
-from .kernel_filesystems import can_mount
+from ..kernel_filesystems import can_mount
 from .probing import PLACES, Host, HostFact, Report, failure, run_probe, tried
 
 __all__ = ["root_mounts"]

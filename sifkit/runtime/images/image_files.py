@@ -98,7 +98,7 @@ class ImageFiles:
         if layer.kind == "squashfs":
             self._layers[layer] = os.open(layer.path, os.O_RDONLY | hostio.NO_WAIT | os.O_CLOEXEC)
             if for_kernel:
-                from ..host.kernel_filesystems import can_mount
+                from ..kernel_filesystems import can_mount
 
                 if not can_mount("squashfs"):
                     return True

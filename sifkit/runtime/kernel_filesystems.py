@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from .. import sys
+from . import sys
 
 __all__ = ["can_mount", "is_loaded"]
 
