@@ -292,9 +292,10 @@ class Server:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
         if offset >= size:
             raise OSError(errno.ENXIO, os.strerror(errno.ENXIO))
-        if self._ranges[0] != node:
-            self._ranges = node, self.backend.data_ranges(node)
-        ranges = self._ranges[1]
+        known = self._ranges  # another thread may ask about another file meanwhile
+        if known[0] != node:
+            known = self._ranges = node, self.backend.data_ranges(node)
+        ranges = known[1]
         from bisect import bisect_right
 
         index = bisect_right(ranges, offset, key=sum)  # the first range that ends after the offset
