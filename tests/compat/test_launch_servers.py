@@ -17,7 +17,7 @@ from sifkit.runtime.layers.served_layers import LEFT_BEHIND_SECONDS
 from sifkit.runtime.planning.run_plan import Layer, Upper
 from tests.support.plan_runner import plan_of, start_plan
 from tests.support.squashfs_images import make_squashfs
-from tests.support.tools import assert_clean, requires_root, run
+from tests.support.tools import assert_clean, has_ended, requires_root, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
 
@@ -108,7 +108,8 @@ def test_a_killed_server_of_the_root_is_said(base: Layer, tmp_path: Path) -> Non
         name, words = Path(f"/proc/{pid}/comm").read_text(), Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
         assert name == "sifkit-fuse\n" and words[0] == b"sifkit-fuse" and os.fsencode(tmp_path) in b" ".join(words)
         os.kill(pid, signal.SIGKILL)
-        time.sleep(0.1)
+        while not has_ended(pid):
+            time.sleep(0.01)
         out, err = process.communicate(b"\n", timeout=30)
     assert out == b"" and process.returncode == 1
     assert b"its server was killed by SIGKILL" in err and b"Traceback" not in err
