@@ -305,10 +305,17 @@ def _name_servers(text: str) -> bytes:
 
 
 def _libraries_and_programs(request: RunRequest) -> Iterator[Mount]:
-    """Yield the libraries and programs of GPUs, and the libraries that the caller names, read-only."""
+    """Yield the libraries and programs of GPUs, and the libraries that the caller names, read-only.
+
+    Raises FormatError for one that he names and that is missing.
+    """
     named = [
         posixpath.join(request.caller.cwd, path) for text in request.options.containlibs for path in text.split(",") if path
     ]
+    for path in named:
+        if request.kind_of(path) == "missing":
+            reason = request.why_unreachable(path) or "no such file or directory"
+            raise FormatError(f"{show(path)}: {reason}", path=path, hint="it is one of --containlibs")
     for source in dict.fromkeys([*(path for gpu in request.gpus for path in gpu.libraries), *named]):
         target = f"{LIBRARY_PATH}/{posixpath.basename(source)}"
         yield Mount(kind="bind", source=source, target=target, readonly=True, is_optional=True)

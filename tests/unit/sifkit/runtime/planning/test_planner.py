@@ -683,6 +683,7 @@ def test_graphics() -> None:
     assert gpu_makers(RunOptions(), site) == ("Nvidia", "AMD") and gpu_makers(RunOptions(no_nv=True), site) == ("AMD",)
     plan = planned(containlibs=("/a/liba.so,b.so",))
     assert mount_at(plan, "/.singularity.d/libs/b.so").source == "/work/dir/b.so" and plan.environment.with_libraries
+    refused("^/a/missing.so: no such file or directory", kind=FormatError, containlibs=("/a/missing.so",))
 
 
 def test_the_plan_as_text() -> None:
