@@ -210,7 +210,7 @@ IN_USE_HINT = "wait for it with --wait SECONDS, or stop the container that uses 
 class ImageInUseError(SifkitError):
     """Image that another process has locked or mounted. ``holders``: the processes, as far as known.
 
-    ``locked``: a lock says so, which does not tell whose it is.
+    ``locked``: a lock says so, which does not tell whose it is. ``may_pass``: it may be that of a file that was just closed.
     """
 
     kind = "in-use"
@@ -223,7 +223,9 @@ class ImageInUseError(SifkitError):
         hint: str = "",
         holders: tuple[str, ...] = (),
         locked: bool = False,
+        may_pass: bool = False,
     ) -> None:
         super().__init__(message, path=path, hint=hint)
         self.holders = holders
         self.locked = locked
+        self.may_pass = may_pass

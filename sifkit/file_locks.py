@@ -36,8 +36,9 @@ _flock = struct.Struct("@hhqqi0q")
 def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: HostPath = "") -> bool:
     """Lock ``size`` bytes at ``offset`` of the open file ``fd`` (0: to the end, however far it grows).
 
-    Waits only inside ``wait_for_images``. A write lock needs ``fd`` open for writing. Returns False if the system or filesystem
-    has no such locks. Raises ImageInUseError if another open file holds a conflicting lock.
+    Waits only inside ``wait_for_images``, and a moment for a lock that passes (see ``lock_wait``). A write lock needs ``fd``
+    open for writing. Returns False if the system or filesystem has no such locks. Raises ImageInUseError if another open file
+    holds a conflicting lock.
     """
     if sys.platform != "linux":
         return False
@@ -54,7 +55,7 @@ def _lock_now(fd: int, write: bool, offset: int, size: int, path: HostPath) -> b
         if error.errno in HELD:
             name = os.fsdecode(path)
             raise ImageInUseError(
-                f"{show(name)} is in use by another process", path=name, hint=IN_USE_HINT, locked=True
+                f"{show(name)} is in use by another process", path=name, hint=IN_USE_HINT, locked=True, may_pass=True
             ) from error
         if error.errno in NO_LOCKS:
             return False

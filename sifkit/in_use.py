@@ -180,7 +180,7 @@ def check_open_unused(fd: int, *, span: tuple[int, int], shown: str) -> None:
     def check() -> None:
         found = os.fstat(fd)
         if lock_state(fd, offset=span[0], size=span[1])[0] in ("read", "write"):
-            raise ImageInUseError(f"{shown} is in use by another process", hint=IN_USE_HINT, locked=True)
+            raise ImageInUseError(f"{shown} is in use by another process", hint=IN_USE_HINT, locked=True, may_pass=True)
         use = ImageUse("none", mounts=_mounts(name, found, span), servers=_other_servers(found, writers_only=True))
         if use.busy:
             raise ImageInUseError(f"{shown} is in use: {use.describe()}", hint=IN_USE_HINT)
@@ -201,6 +201,7 @@ def in_use_error(name: str, use: ImageUse, *, shown: str = "") -> ImageInUseErro
         path=name,
         hint=IN_USE_HINT,
         holders=tuple(f"{holder.pid} {holder.command}" for holder in (*use.holders, *use.servers)),
+        may_pass=not (use.holders or use.mounts or use.servers),
     )
 
 

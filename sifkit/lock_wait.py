@@ -5,6 +5,10 @@
 
 Inside the block whatever finds an image in use tries again until it is free, or the time is used up. Locks are asked for again
 and again: the system has no wait for a lock that ends after some time, and mounts have no lock.
+
+A lock that passes is waited for outside of such a block, too, for a moment. It is that of an open file, which lives on after
+its close, or after the end of its process, while another process looks at it in /proc, as lsof does and each command that
+looks for the users of an image. On a busy host that process may be stopped in between.
 """
 
 from __future__ import annotations
@@ -23,6 +27,8 @@ T = TypeVar("T")
 Notify = Callable[[ImageInUseError], None]
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 1.0
 """Seconds between two attempts: each is twice as long as the one before."""
+PASSING_SECONDS, PASSING_PAUSE = 0.2, 0.01
+"""Seconds for which a lock may outlive its file, and between two attempts."""
 
 
 class _Budget:
@@ -66,7 +72,7 @@ def wait_for_images(seconds: float, notify: Notify | None = None) -> Iterator[No
 
 @contextmanager
 def without_waiting() -> Iterator[None]:
-    """Do not wait in the block."""
+    """Do not wait for users in the block."""
     with _with_budget(None):
         yield
 
@@ -84,7 +90,7 @@ def retry_in_use(attempt: Callable[[], T]) -> T:
     """Return what ``attempt`` does; call it again while it raises ImageInUseError and there is time to wait."""
     budget = _waiting.budget
     if budget is None:
-        return attempt()
+        return _retry_passing(attempt)
     pause = FIRST_PAUSE
     while True:
         try:
@@ -96,3 +102,15 @@ def retry_in_use(attempt: Callable[[], T]) -> T:
             budget.notify_once(error)
         budget.pause(pause)
         pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _retry_passing(attempt: Callable[[], T]) -> T:
+    """Return what ``attempt`` does; call it again while it finds a lock that may pass, for a moment."""
+    until = time.monotonic() + PASSING_SECONDS
+    while True:
+        try:
+            return attempt()
+        except ImageInUseError as error:
+            if not error.may_pass or time.monotonic() >= until:
+                raise
+        time.sleep(PASSING_PAUSE)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import threading
@@ -14,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit import in_use
+from sifkit import in_use, lock_wait
 from sifkit.cli.root import root
 from sifkit.errors import ImageInUseError
 from sifkit.file_locks import lock_range
@@ -250,3 +251,40 @@ def test_a_lock_of_this_process(image: str) -> None:
         threading.Timer(0.2, first.close).start()
         with wait_for_images(60):
             assert lock_range(second.fileno(), write=True, path=image)
+
+
+@contextmanager
+def passing_lock(path: str, seconds: float) -> Iterator[None]:
+    """A lock of a file that no process has open, as after a close while another process looks at it; released soon."""
+    ours, theirs = socket.socketpair()
+    with open(path, "rb+") as file:
+        assert lock_range(file.fileno(), write=True)
+        socket.send_fds(ours, [b"x"], [file.fileno()])  # the message keeps it
+
+    def release() -> None:
+        ours.close()
+        theirs.close()
+
+    timer = threading.Timer(seconds, release)
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+        release()
+        timer.join()
+
+
+def test_a_lock_that_passes_is_no_use_of_the_image(run: Run, image: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lock_wait, "PASSING_SECONDS", 20)  # however busy this host is
+    for words in (["cp", "f", "a.img:/upper/"], ["overlay", "resize", "a.img", "30M"], ["overlay", "fsck", "-fy", "a.img"]):
+        with passing_lock("a.img", 0.03):
+            good(run, "-q", *words)
+    with passing_lock("a.sif", 0.03):
+        good(run, "-q", "overlay", "resize", "a.sif", "30M")
+    assert names_in(image) == [b"f"]
+
+
+def test_a_lock_of_a_process_that_is_not_seen_is_one(run: Run, image: str) -> None:
+    with passing_lock("a.img", 60):
+        assert "locked for writing by a process on" in refused(run, "cp", "f", "a.img:/upper/")
