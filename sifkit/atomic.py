@@ -189,6 +189,12 @@ class AtomicFile:
             raise self._target_error(directory, error) from error
         if found is not None and stat.S_ISDIR(found.st_mode):
             raise TargetError(f"{show(self.target)} is a directory", path=self.target, hint="give a file name in it")
+        if found is not None and _is_kept_for_owner(found, directory or os.curdir):
+            raise TargetError(
+                f"{show(self.target)} belongs to another user, in a directory where only its owner can replace it",
+                path=self.target,
+                hint="copy it to a directory of yours, or ask its owner",
+            )
         if len(os.fsencode(name)) > _name_max(directory):
             raise TargetError(f"the name {show(name)} is too long for this filesystem", path=self.target)
 
@@ -251,6 +257,14 @@ def new_file_mode(mode: int) -> int:
 def _temporary_name(name: str, limit: int) -> str:
     raw = os.fsencode(name)[: limit - len(b"..XXXXXX.tmp")]
     return os.fsdecode(b"." + raw.decode("utf-8", "ignore").encode() + b"." + os.urandom(3).hex().encode() + b".tmp")
+
+
+def _is_kept_for_owner(found: os.stat_result, directory: str) -> bool:
+    """Return True if a sticky directory, such as /tmp, keeps the caller from replacing a file."""
+    if not hasattr(os, "geteuid"):
+        return False
+    above = os.stat(directory)
+    return bool(above.st_mode & stat.S_ISVTX) and os.geteuid() not in (0, found.st_uid, above.st_uid)
 
 
 def _name_max(directory: str) -> int:

@@ -199,6 +199,20 @@ def test_a_directory_that_is_not_writable(tmp_path):
         pytest.fail("the block must not be entered")
 
 
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="no users")
+def test_another_users_file_in_a_sticky_directory(tmp_path, monkeypatch):
+    """The rename would fail after all the work."""
+    (tmp_path / "x").write_bytes(b"old")
+    tmp_path.chmod(0o1777)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    with pytest.raises(TargetError, match="belongs to another user") as caught, AtomicFile(tmp_path / "x"):
+        pytest.fail("the block must not be entered")
+    assert caught.value.hint and os.listdir(tmp_path) == ["x"]
+    tmp_path.chmod(0o777)
+    with AtomicFile(tmp_path / "x"):
+        pass
+
+
 def test_a_full_disk_at_the_end_is_told_and_leaves_nothing(tmp_path, monkeypatch):
     def full(fd):
         raise OSError(errno.ENOSPC, "No space left on device")
