@@ -22,7 +22,7 @@ from sifkit.sif import SIF, DataType, FSType, PartType
 
 from ..support.commands import copy_tree
 from ..support.sif_images import STAMP, partition
-from ..support.tools import NOBODY, find, kernel_mount, require, requires_root, tool_environment
+from ..support.tools import NOBODY, find, kernel_mount, require, requires_root, tool_environment, wait_until_detached
 from ..support.tools import run as run_tool
 
 Run = Callable[..., tuple[int, str]]
@@ -193,6 +193,7 @@ def test_a_sif_whose_squashfs_is_mounted_is_kept(place: Path, run: Run) -> None:
             assert os.path.samestat(before, os.stat("root.sif"))
     finally:
         run_tool("umount", point)
+        wait_until_detached(place / "root.sif")
     assert run("sif", "new", "--force", "root.sif", "-q")[0] == 0
 
 

@@ -11,7 +11,7 @@ import pytest
 from sifkit.cli import main
 from sifkit.sif import SIF
 
-from ..support.tools import require, run
+from ..support.tools import kernel_mount, require, run
 
 pytestmark = pytest.mark.compat
 
@@ -63,29 +63,22 @@ def test_e2fsck_and_debugfs(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_a_journal_left_by_the_kernel(tmp_path: Path) -> None:
     """Taken from under a kernel mount: its journal is replayed first; what that removes is freed, the rest is there."""
-    require("e2fsck", "debugfs", "mount", "umount")
+    require("e2fsck", "debugfs")
     kept = make(tmp_path)
-    image, copy, point = tmp_path / "a.img", tmp_path / "b.img", tmp_path / "point"
-    point.mkdir()
-    run("mount", "-o", "loop", image, point)
-    try:
+    image, copy = tmp_path / "a.img", tmp_path / "b.img"
+    with kernel_mount(image, rw=True) as point:
         assert main(["-q", "overlay", "trim", str(image)]) == 1  # mounted
         (point / "upper/f1").unlink()
         (point / "upper/new").write_bytes(b"new" * 100_000)
         run("sync", "-f", point)
         copy.write_bytes(image.read_bytes())
-    finally:
-        run("umount", point)
     assert main(["-q", "overlay", "trim", str(copy)]) == 0
     del kept["f1"]
     check(copy, tmp_path, kept | {"new": b"new" * 100_000})
     assert os.stat(copy).st_blocks * 512 < 14 * MIB
-    run("mount", "-o", "loop", copy, point)
-    try:
+    with kernel_mount(copy, rw=True) as point:
         assert all((point / "upper" / name).read_bytes() == content for name, content in kept.items())
         (point / "upper/more").write_bytes(os.urandom(8 * MIB))
-    finally:
-        run("umount", point)
     check(copy, tmp_path, kept)
 
 
