@@ -32,6 +32,8 @@ __all__ = ["launch"]
 
 Notify = Callable[[str], None]
 StartOf = Callable[[RunPlan, str], Start]
+Ids = tuple[int, int]
+"""User and group."""
 USUAL_UMASK = 0o022
 """Mask for directories that a run makes, as upper/ in an overlay, which is the container's / for all users."""
 _CLONE_FLAGS = {"pid": sys.CLONE_NEWPID, "ipc": sys.CLONE_NEWIPC, "uts": sys.CLONE_NEWUTS, "net": sys.CLONE_NEWNET}
@@ -55,57 +57,218 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: Progre
         return start_of(found, root)
 
     try:
-        return _launch(plan, start, notify, progress)
+        with closing(ImageFiles(notify)) as images:
+            return _Launch(images, start, notify, progress).carry_out(plan)
     finally:
         os.umask(umask)
         resource.setrlimit(resource.RLIMIT_FSIZE, size_limits)
 
 
-def _launch(plan: RunPlan, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
-    with closing(ImageFiles(notify)) as images:
+class _Launch(NamedTuple):
+    """What all ways of a launch share. ``images``: those that are open and locked. The rest is as of ``launch``."""
+
+    images: ImageFiles
+    start_of: StartOf
+    notify: Notify
+    progress: ProgressOf | None
+
+    def carry_out(self, plan: RunPlan) -> int:
+        """Open the images of a plan, and carry it out in its way; return the exit code."""
         if plan.is_root_writable:
-            return _launch_in_directory(plan, images, start_of, notify, progress)
+            return self._in_directory(plan)
         # before any namespace is made: from inside, the processes that use an image cannot be seen
         if plan.way == "root":
-            needs_view = images.open(plan.layers, plan.upper, for_kernel=True)
-            served = images.open_data(plan.images, for_kernel=True)
-            return _launch_as_root(plan, images, start_of, notify, needs_view=needs_view, served_images=served)
-        images.open(plan.layers, plan.upper, for_kernel=False)
-        images.open_data(plan.images, for_kernel=False)
-        if plan.way in ("user", "view"):
-            return _launch_as_user(plan, images, start_of, notify)
-        return _launch_unpacked(plan, images, start_of, notify, progress)
+            needs_view = self.images.open(plan.layers, plan.upper, for_kernel=True)
+            served = self.images.open_data(plan.images, for_kernel=True)
+            return self._as_root(plan, served, needs_view=needs_view)
+        self.images.open(plan.layers, plan.upper, for_kernel=False)
+        self.images.open_data(plan.images, for_kernel=False)
+        return self._as_user(plan) if plan.way in ("user", "view") else self._unpacked(plan)
 
+    def _as_root(self, plan: RunPlan, served_images: Collection[DataImage], *, needs_view: bool) -> int:
+        """Run in mounts of the kernel. What it would not show as it is meant is served: the layers, or data images."""
+        session = _root_session(plan)
+        layers = self._kernel_layers(session)
+        if not needs_view and not served_images:
+            return self._run_in_layers(plan, plan.layers, session, layers)
+        served = self._served_layers(session, None)
+        try:
+            plan = _with_images(plan, served.add_image, served_images)
+            parts = [Layer(path=served.view(plan.layers, ()), kind="directory")] if needs_view else plan.layers
+            code = self._run_in_layers(plan, parts, session, layers)
+            served.note_faults()
+            return code
+        finally:
+            served.close()
 
-def _launch_as_root(
-    plan: RunPlan,
-    images: ImageFiles,
-    start_of: StartOf,
-    notify: Notify,
-    *,
-    needs_view: bool,
-    served_images: Collection[Layer],
-) -> int:
-    """Run in mounts of the kernel. What it would not show as it is meant is served: the layers, or data images."""
-    place = unused_directory(_used_paths(plan))
-    _new_namespace(sys.CLONE_NEWNS)
-    session = mount_session(place)
-    from .layers.kernel_layers import KernelLayers
+    def _as_user(self, plan: RunPlan) -> int:
+        """Run in a user namespace, in layers that are served; directories are mounted above them."""
+        merged = len(plan.layers)
+        if any(layer.kind == "directory" for layer in plan.layers):
+            from .layers.directory_layers import merged_count
 
-    layers = KernelLayers(session.path, images, notify)
-    if not needs_view and not served_images:
-        return _run_in_layers(plan, plan.layers, session, layers, start_of, notify)
-    from .layers.served_layers import ServedLayers
+            merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
+        session = _user_session(plan)
+        served = self._served_layers(session, _inner_ids(plan))
+        try:
+            if plan.upper is not None and plan.upper.kind == "image":
+                served.start_image(plan.upper)  # first: what it imports takes longer than all the rest
+            plan = _with_images(plan, served.add_image)
+            if merged < len(plan.layers):
+                code = self._run_above_directories(plan, merged, session, served)
+            else:
+                view = served.view(plan.layers, plan.mounts)
+                if plan.upper is not None:
+                    view = served.add_upper(view, plan.upper)
+                code = self._run(plan, view, session)
+            served.note_faults()
+            return code
+        finally:
+            served.close()
 
-    served = ServedLayers(session, place, None, images, notify)
-    try:
-        plan = _with_images(plan, served.add_image, served_images)
-        parts = [Layer(path=served.view(plan.layers, ()), kind="directory")] if needs_view else plan.layers
-        code = _run_in_layers(plan, parts, session, layers, start_of, notify)
-        served.note_faults()
-        return code
-    finally:
-        served.close()
+    def _unpacked(self, plan: RunPlan) -> int:
+        """Run in directories of the host; images are unpacked before, outside of all namespaces."""
+        from .layers.unpacked_layers import UnpackedLayers
+
+        joins = plan.joins_directories
+        with closing(UnpackedLayers(plan.layers, plan.cache, self.notify, self.progress, joins=joins)) as unpacked:
+            parts = unpacked.directories()
+            if not plan.serves_images:
+                plan = _with_images(plan, unpacked.add_image)
+            session = _user_session(plan, parts)
+            layers = self._kernel_layers(session, in_user_namespace=True)
+            run = partial(self._run_in_layers, parts=parts, session=session, layers=layers)
+            return self._run_with_served(plan, plan.images, session, layers, _inner_ids(plan), run)
+
+    def _in_directory(self, plan: RunPlan) -> int:
+        """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
+        unshown = self.images.open_data(plan.images, for_kernel=plan.way == "root")
+        if plan.way == "root":
+            return self._run_in_directory(plan, unshown, _root_session(plan), None)
+        with ExitStack() as unpacking:
+            if not plan.serves_images:
+                from .layers.unpacked_layers import UnpackedLayers
+
+                unpacked = unpacking.enter_context(closing(UnpackedLayers((), plan.cache, self.notify, self.progress)))
+                plan = _with_images(plan, unpacked.add_image)
+            return self._run_in_directory(plan, plan.images, _user_session(plan), _inner_ids(plan))
+
+    def _kernel_layers(self, session: Session, *, in_user_namespace: bool = False) -> KernelLayers:
+        from .layers.kernel_layers import KernelLayers
+
+        return KernelLayers(session.path, self.images, self.notify, in_user_namespace=in_user_namespace)
+
+    def _served_layers(self, session: Session, owner: Ids | None) -> ServedLayers:
+        from .layers.served_layers import ServedLayers
+
+        return ServedLayers(session, owner, self.images, self.notify)
+
+    def _run_in_layers(
+        self,
+        plan: RunPlan,
+        parts: Sequence[Layer],
+        session: Session,
+        layers: KernelLayers,
+        upper: tuple[str, str] | None = None,
+    ) -> int:
+        """Run in layers that the kernel mounts and joins. It mounts the data images, too, that are left.
+
+        ``parts``: the layers, or the directories that show them. ``upper``: directories of the writable layer, if it is
+        mounted already.
+        """
+        with closing(layers):
+            plan = _with_images(plan, layers.add_image)
+            directories = [layers.add_layer(layer) for layer in parts]
+            if plan.upper is not None and upper is None:
+                upper = layers.add_upper(plan.upper)
+            if not plan.joins_directories:
+                return self._run(plan, _underlay(plan, directories[0], layers.new_point()), session)
+            above = [] if upper is None else [upper[0]]
+            with layers.joined(directories + above) as view:
+                if add_mount_points(view, session.points, plan.mounts):
+                    directories.insert(1, session.points)
+            return self._run(plan, layers.join(directories, upper, plan.upper), session)
+
+    def _run_above_directories(self, plan: RunPlan, merged: int, session: Session, served: ServedLayers) -> int:
+        """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
+        from .layers.writable_layer import upper_directories
+
+        parts = list(plan.layers[merged:])
+        if merged:
+            parts.insert(0, Layer(path=served.view(plan.layers[:merged], ()), kind="directory"))
+        upper = None
+        if plan.upper is not None and plan.upper.kind == "image":
+            upper = upper_directories(served.await_image(plan.upper), plan.upper)
+        layers = self._kernel_layers(session, in_user_namespace=True)
+        try:
+            return self._run_in_layers(plan, parts, session, layers, upper)
+        finally:
+            served.root_device = layers.root_device
+
+    def _run_in_directory(
+        self, plan: RunPlan, served_images: Collection[DataImage], session: Session, owner: Ids | None
+    ) -> int:
+        layers = self._kernel_layers(session)
+
+        def run(found: RunPlan) -> int:
+            with closing(layers):
+                found = _with_images(found, layers.add_image)
+                view = layers.add_writable_directory(found.layers[0])
+                found = found._replace(mounts=tuple(mounts_in_written_root(view, found.mounts, found.home)))
+                return self._run(found, view, session)
+
+        return self._run_with_served(plan, served_images, session, layers, owner, run)
+
+    def _run_with_served(
+        self,
+        plan: RunPlan,
+        served_images: Collection[DataImage],
+        session: Session,
+        layers: KernelLayers,
+        owner: Ids | None,
+        run: Callable[[RunPlan], int],
+    ) -> int:
+        """Call ``run`` with a plan of whose data images some are served; return its exit code."""
+        if not served_images:
+            return run(plan)
+        served = self._served_layers(session, owner)
+        try:
+            code = run(_with_images(plan, served.add_image, served_images))
+            served.note_faults()
+            return code
+        finally:
+            served.root_device = layers.root_device
+            served.close()
+
+    def _run(self, plan: RunPlan, root: str, session: Session) -> int:
+        """Run the command of a plan in a mounted root."""
+
+        def enter() -> Start:
+            _new_namespace(sys.CLONE_NEWNS)
+            sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
+            sys.bind(root, root, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
+            mount_all(root, session.files, mounts_with_accounts(plan, root), self.notify, makes_missing=plan.upper is not None)
+            if plan.hostname is not None:
+                sys.set_hostname(plan.hostname)
+            start = self.start_of(plan, root)
+            enter_root(root)
+            if plan.umask is not None:
+                os.umask(plan.umask)
+            return start
+
+        flags = sum(flag for name, flag in _CLONE_FLAGS.items() if name in plan.namespaces)
+        if flags:
+            _unshare(flags)
+        if "net" in plan.namespaces:
+            sys.set_interface_up("lo")
+        return run_in_container(
+            enter,
+            cwd=plan.cwd,
+            pid_namespace="pid" in plan.namespaces,
+            has_init=plan.has_init,
+            no_new_privileges=plan.no_new_privileges,
+            before_exec=_last_steps(plan, self.notify),
+        )
 
 
 def _with_images(plan: RunPlan, add_image: Callable[[DataImage], str], images: Collection[DataImage] | None = None) -> RunPlan:
@@ -113,37 +276,6 @@ def _with_images(plan: RunPlan, add_image: Callable[[DataImage], str], images: C
     directories = {image: add_image(image) for image in (plan.images if images is None else images)}
     left = tuple(image for image in plan.images if image not in directories)
     return plan._replace(images=left, mounts=with_image_sources(plan.mounts, directories))
-
-
-def _run_in_layers(
-    plan: RunPlan,
-    parts: Sequence[Layer],
-    session: Session,
-    layers: KernelLayers,
-    start_of: StartOf,
-    notify: Notify,
-    upper: tuple[str, str] | None = None,
-) -> int:
-    """Run in layers that the kernel mounts and joins. It mounts the data images, too, that are left.
-
-    ``parts``: the layers, or the directories that show them. ``upper``: directories of the writable layer, if it is mounted.
-    """
-    try:
-        plan = _with_images(plan, layers.add_image)
-        directories = [layers.add_layer(layer) for layer in parts]
-        if plan.upper is not None and upper is None:
-            upper = layers.add_upper(plan.upper)
-        if not plan.joins_directories:
-            view = _underlay(plan, directories[0], layers.new_point())
-            return _run(plan, _Root(view, session.files), start_of, notify)
-        above = [] if upper is None else [upper[0]]
-        with layers.joined(directories + above) as view:
-            if add_mount_points(view, session.points, plan.mounts):
-                directories.insert(1, session.points)
-        view = layers.join(directories, upper, plan.upper)
-        return _run(plan, _Root(view, session.files), start_of, notify)
-    finally:
-        layers.close()
 
 
 def _underlay(plan: RunPlan, directory: str, point: str) -> str:
@@ -156,52 +288,15 @@ def _underlay(plan: RunPlan, directory: str, point: str) -> str:
         raise failed_call("the mount points of the container cannot be made", error) from error
 
 
-def _launch_unpacked(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, progress: ProgressOf | None) -> int:
-    """Run in directories of the host; images are unpacked before, outside of all namespaces."""
-    from .layers.unpacked_layers import UnpackedLayers
-
-    unpacked = UnpackedLayers(plan.layers, plan.cache, notify, progress, joins=plan.joins_directories)
-    try:
-        parts = unpacked.directories()
-        if not plan.serves_images:
-            plan = _with_images(plan, unpacked.add_image)
-        place, session = _user_session(plan, parts)
-        from .layers.kernel_layers import KernelLayers
-
-        layers = KernelLayers(session.path, images, notify, in_user_namespace=True)
-        run = partial(_run_in_layers, parts=parts, session=session, layers=layers, start_of=start_of, notify=notify)
-        return _run_with_served(plan, plan.images, (place, session), _inner_ids(plan), layers, notify, run)
-    finally:
-        unpacked.close()
+def _root_session(plan: RunPlan) -> Session:
+    """Mount a session in a new mount namespace."""
+    place = unused_directory(_used_paths(plan))
+    _new_namespace(sys.CLONE_NEWNS)
+    return mount_session(place)
 
 
-def _run_with_served(
-    plan: RunPlan,
-    served_images: Collection[DataImage],
-    session: tuple[str, Session],
-    owner: tuple[int, int] | None,
-    layers: KernelLayers,
-    notify: Notify,
-    run: Callable[[RunPlan], int],
-) -> int:
-    """Call ``run`` with a plan of whose data images some are served; return its exit code. ``owner``: as of ServedLayers."""
-    if not served_images:
-        return run(plan)
-    from .layers.served_layers import ServedLayers
-
-    place, mounted = session
-    served = ServedLayers(mounted, place, owner, layers.images, notify)
-    try:
-        code = run(_with_images(plan, served.add_image, served_images))
-        served.note_faults()
-        return code
-    finally:
-        served.root_device = layers.root_device
-        served.close()
-
-
-def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> tuple[str, Session]:
-    """Mount a session in a new user namespace; return where it is, and it. ``parts``: directories that it must not hide."""
+def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> Session:
+    """Mount a session in a new user namespace. ``parts``: directories that it must not hide."""
     place = unused_directory([*_used_paths(plan), *(part.path for part in parts)])
     uid, gid = os.getuid(), os.getgid()
     inner = _inner_ids(plan)
@@ -209,106 +304,12 @@ def _user_session(plan: RunPlan, parts: Sequence[Layer] = ()) -> tuple[str, Sess
     if inner[0] == 0 and "pid" in plan.namespaces:
         # where no new /proc can be mounted, root of the container sees this process and its servers, which have the host's root
         sys.clear_dumpable()
-    return place, mount_session(place)
+    return mount_session(place)
 
 
-def _inner_ids(plan: RunPlan) -> tuple[int, int]:
+def _inner_ids(plan: RunPlan) -> Ids:
     """Return user and group in the user namespace."""
     return (0, 0) if plan.fakeroot else (os.getuid(), os.getgid())
-
-
-def _launch_in_directory(
-    plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify, progress: ProgressOf | None
-) -> int:
-    """Run in a directory of the host that is written to itself. Mount points that it lacks are not made."""
-    unshown = images.open_data(plan.images, for_kernel=plan.way == "root")
-    if plan.way == "root":
-        place = unused_directory(_used_paths(plan))
-        _new_namespace(sys.CLONE_NEWNS)
-        session = place, mount_session(place)
-        return _run_in_directory(plan, images, session, start_of, notify, served_images=unshown, owner=None)
-    with ExitStack() as unpacking:
-        if not plan.serves_images:
-            from .layers.unpacked_layers import UnpackedLayers
-
-            unpacked = unpacking.enter_context(closing(UnpackedLayers((), plan.cache, notify, progress)))
-            plan = _with_images(plan, unpacked.add_image)
-        session = _user_session(plan)
-        return _run_in_directory(plan, images, session, start_of, notify, served_images=plan.images, owner=_inner_ids(plan))
-
-
-def _run_in_directory(
-    plan: RunPlan,
-    images: ImageFiles,
-    session: tuple[str, Session],
-    start_of: StartOf,
-    notify: Notify,
-    *,
-    served_images: Collection[DataImage],
-    owner: tuple[int, int] | None,
-) -> int:
-    from .layers.kernel_layers import KernelLayers
-
-    layers = KernelLayers(session[1].path, images, notify)
-
-    def run(found: RunPlan) -> int:
-        try:
-            found = _with_images(found, layers.add_image)
-            view = layers.add_writable_directory(found.layers[0])
-            found = found._replace(mounts=tuple(mounts_in_written_root(view, found.mounts, found.home)))
-            return _run(found, _Root(view, session[1].files), start_of, notify)
-        finally:
-            layers.close()
-
-    return _run_with_served(plan, served_images, session, owner, layers, notify, run)
-
-
-def _launch_as_user(plan: RunPlan, images: ImageFiles, start_of: StartOf, notify: Notify) -> int:
-    from .layers.served_layers import ServedLayers
-
-    merged = len(plan.layers)
-    if any(layer.kind == "directory" for layer in plan.layers):
-        from .layers.directory_layers import merged_count
-
-        merged = merged_count(plan.layers, joins=plan.joins_directories, writes=plan.upper is not None)
-    inner = _inner_ids(plan)
-    place, session = _user_session(plan)
-    layers = ServedLayers(session, place, inner, images, notify)
-    try:
-        if plan.upper is not None and plan.upper.kind == "image":
-            layers.start_image(plan.upper)  # first: what it imports takes longer than all the rest
-        plan = _with_images(plan, layers.add_image)
-        if merged < len(plan.layers):
-            code = _run_above_directories(plan, merged, session, layers, start_of, notify)
-        else:
-            view = layers.view(plan.layers, plan.mounts)
-            if plan.upper is not None:
-                view = layers.add_upper(view, plan.upper)
-            code = _run(plan, _Root(view, session.files), start_of, notify)
-        layers.note_faults()
-        return code
-    finally:
-        layers.close()
-
-
-def _run_above_directories(
-    plan: RunPlan, merged: int, session: Session, layers: ServedLayers, start_of: StartOf, notify: Notify
-) -> int:
-    """Run in layers of which the highest are directories, which the kernel joins to the view of the others."""
-    from .layers.kernel_layers import KernelLayers
-    from .layers.writable_layer import upper_directories
-
-    parts = list(plan.layers[merged:])
-    if merged:
-        parts.insert(0, Layer(path=layers.view(plan.layers[:merged], ()), kind="directory"))
-    upper = None
-    if plan.upper is not None and plan.upper.kind == "image":
-        upper = upper_directories(layers.await_image(plan.upper), plan.upper)
-    joined = KernelLayers(session.path, layers.images, notify, in_user_namespace=True)
-    try:
-        return _run_in_layers(plan, parts, session, joined, start_of, notify, upper)
-    finally:
-        layers.root_device = joined.root_device
 
 
 def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
@@ -316,45 +317,6 @@ def _map_ids(uid: int, gid: int, inner: tuple[int, int]) -> None:
         sys.write_id_maps(uid, gid, inner_uid=inner[0], inner_gid=inner[1])
     except OSError as error:
         raise failed_call("the user cannot be mapped into a user namespace", error) from error
-
-
-class _Root(NamedTuple):
-    """Mounted root of a container, and a directory of the session for generated files."""
-
-    path: str
-    files: str
-
-
-def _run(plan: RunPlan, root: _Root, start_of: StartOf, notify: Notify) -> int:
-    """Run the command of a plan in a mounted root."""
-
-    def enter() -> Start:
-        _new_namespace(sys.CLONE_NEWNS)
-        sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
-        sys.bind(root.path, root.path, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
-        mounts = mounts_with_accounts(plan, root.path)
-        mount_all(root.path, root.files, mounts, notify, makes_missing=plan.upper is not None)
-        if plan.hostname is not None:
-            sys.set_hostname(plan.hostname)
-        start = start_of(plan, root.path)
-        enter_root(root.path)
-        if plan.umask is not None:
-            os.umask(plan.umask)
-        return start
-
-    flags = sum(flag for name, flag in _CLONE_FLAGS.items() if name in plan.namespaces)
-    if flags:
-        _unshare(flags)
-    if "net" in plan.namespaces:
-        sys.set_interface_up("lo")
-    return run_in_container(
-        enter,
-        cwd=plan.cwd,
-        pid_namespace="pid" in plan.namespaces,
-        has_init=plan.has_init,
-        no_new_privileges=plan.no_new_privileges,
-        before_exec=_last_steps(plan, notify),
-    )
 
 
 def _last_steps(plan: RunPlan, notify: Notify) -> Callable[[], None] | None:

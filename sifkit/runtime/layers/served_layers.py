@@ -39,18 +39,17 @@ _opened = ExitStack()
 
 
 class ServedLayers:
-    """Mounts of the layers of one run. ``place``: where the session is mounted.
+    """Mounts of the layers of one run, below its ``session``.
 
     ``owner``: user and group of all files; None: those they have, which only root's namespace knows.
     """
 
     def __init__(
-        self, session: Session, place: str, owner: tuple[int, int] | None, images: ImageFiles, notify: Callable[[str], None]
+        self, session: Session, owner: tuple[int, int] | None, images: ImageFiles, notify: Callable[[str], None]
     ) -> None:
         self.notify = notify
         self.images = images
         self.session = session
-        self.place = place
         self.owner = owner
         self._count = 0
         self._mounted: list[str] = []
@@ -238,7 +237,7 @@ class ServedLayers:
     def _begin(self, served: Sequence[Layer | Upper]) -> None:
         """In a server: have no part in its own mount, which would keep it alive for ever, nor in other locks and reports."""
         sys.unshare(sys.CLONE_NEWNS)
-        sys.umount(self.place, sys.MNT_DETACH)
+        sys.umount(self.session.place, sys.MNT_DETACH)
         self.images.close_others(served)
         for server in self._all_servers():
             os.close(server.report)

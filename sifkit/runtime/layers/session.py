@@ -22,8 +22,12 @@ SESSION_OPTIONS = "mode=755,size=16m"
 
 
 class Session(NamedTuple):
-    """Directories of a mounted session: all of it, the layer of missing mount points, and generated files."""
+    """Directories of a mounted session: all of it, the layer of missing mount points, and generated files.
 
+    ``place``: the host's directory over which it is mounted.
+    """
+
+    place: str
     path: str
     points: str
     files: str
@@ -51,7 +55,7 @@ def mount_session(place: str) -> Session:
     inside = f"{place}/session"  # a mount of its own: overlayfs and binds take nothing of an unbindable one
     os.mkdir(inside, 0o755)
     sys.mount("sifkit", inside, "tmpfs", flags, SESSION_OPTIONS)
-    session = Session(inside, f"{inside}/points", f"{inside}/files")
+    session = Session(place, inside, f"{inside}/points", f"{inside}/files")
     os.mkdir(session.points, 0o755)
     os.mkdir(session.files, 0o755)
     return session
