@@ -49,7 +49,6 @@ __all__ = [
     "name_process",
     "pivot_root",
     "keep_exit_codes",
-    "set_dumpable",
     "set_hostname",
     "set_interface_up",
     "set_no_new_privileges",
@@ -230,11 +229,6 @@ def keep_exit_codes() -> None:
     """Have the kernel keep the exit codes of children, also if this process was started with SIGCHLD ignored."""
     if signal.getsignal(signal.SIGCHLD) == signal.SIG_IGN:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-
-
-def set_dumpable() -> None:
-    """Give /proc/self back to the user of this process, which has changed its user id."""
-    _prctl(PR_SET_DUMPABLE, 1, "DUMPABLE")
 
 
 def clear_dumpable() -> None:

@@ -16,6 +16,7 @@ from ext3.constants import S_IFCHR
 from sifkit.runtime import sys
 from sifkit.runtime.fuse.ext3_backend import Ext3Backend
 from tests.support.fuse_writable import writable_mount
+from tests.support.plain_user import become_user
 from tests.support.tools import assert_clean, kernel_mount, requires_root, run
 
 pytestmark = [pytest.mark.compat, pytest.mark.root, requires_root]
@@ -50,10 +51,7 @@ def as_user(work: Callable[[], None]) -> None:
     if pid == 0:
         code = 1
         try:
-            os.setgroups([])
-            os.setresgid(USER, USER, USER)
-            os.setresuid(USER, USER, USER)
-            sys.set_dumpable()
+            become_user(USER)
             sys.unshare(sys.CLONE_NEWUSER | sys.CLONE_NEWNS)
             sys.write_id_maps(USER, USER, inner_uid=0, inner_gid=0)
             work()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import os
 import shutil
 import subprocess
@@ -18,7 +19,7 @@ from termios import TIOCSCTTY
 
 from .tools import missing
 
-__all__ = ["USER", "program_for", "run_sifkit", "start_sifkit", "user_directory"]
+__all__ = ["USER", "become_user", "program_for", "run_sifkit", "start_sifkit", "user_directory"]
 
 USER = 4321
 """A plain user, whom no user database knows."""
@@ -26,7 +27,16 @@ PROJECT = Path(__file__).parents[2]
 PACKAGES = ("ext3", "sifkit", "numpy", "construct", "typer", "click", "rich", "shellingham", "tqdm", "typing_extensions")
 PACKAGES += ("markdown_it", "mdurl", "pygments", "annotated_doc")
 """Packages that sifkit loads; those that are not installed are not needed by this version of the others."""
+PR_SET_DUMPABLE = 4
 TRIAL = "import sifkit.cli, sifkit.runtime, ext3, numpy, construct, typer"
+
+
+def become_user(uid: int) -> None:
+    """Make this process one of a plain user, to whom its /proc/self belongs, as after a login."""
+    os.setgroups([])
+    os.setresgid(uid, uid, uid)
+    os.setresuid(uid, uid, uid)
+    assert ctypes.CDLL(None).prctl(PR_SET_DUMPABLE, 1, 0, 0, 0) == 0
 
 
 @contextmanager

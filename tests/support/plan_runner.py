@@ -12,7 +12,8 @@ from pathlib import Path
 from sifkit.errors import SifkitError
 from sifkit.runtime.launch import launch
 from sifkit.runtime.planning.run_plan import Account, Command, ContainerEnvironment, Layer, Mount, RunPlan, Start, Upper, Way
-from sifkit.runtime.sys import set_dumpable
+
+from .plain_user import become_user
 
 __all__ = ["host_programs", "plan_of", "run_plan", "start_plan"]
 
@@ -117,10 +118,7 @@ def _drop(uid: int, way: Way) -> None:
 
         _ = ext3
     _ = encodings.ascii, lzma, zlib, sifkit
-    os.setgroups([])
-    os.setresgid(uid, uid, uid)
-    os.setresuid(uid, uid, uid)
-    set_dumpable()
+    become_user(uid)
 
 
 def _main(file: str, uid: int) -> int:

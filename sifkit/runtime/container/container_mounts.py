@@ -207,7 +207,7 @@ def _mount(target: bytes, file: str, mount: Mount, notify: Notify) -> None:
                 output.write(mount.content)
             os.chmod(file, mount.mode & 0o666)
         elif mount.make_source:
-            make_source(source, mount.mode)
+            _make_source(source, mount.mode)
         sys.bind(source, target, flags=flags, recursive=mount.recursive)
     elif mount.kind == "proc":
         _mount_proc(target, flags, notify)
@@ -220,7 +220,7 @@ def _mount(target: bytes, file: str, mount: Mount, notify: Notify) -> None:
         sys.mount(mount.kind, target, mount.kind, flags, mount.data or None)
 
 
-def make_source(path: str, mode: int) -> None:
+def _make_source(path: str, mode: int) -> None:
     """Make a directory of the host and those above it; one that exists keeps its mode."""
     if not os.path.isdir(path):
         os.makedirs(path)

@@ -155,7 +155,7 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         before()
         _leave_pipes()
         server = open_server()
-        server.tell_fault = partial(_tell_fault, answer)
+        server.report_fault = partial(_report_fault, answer)
         _close_inherited()
         _follow_reader(answer)
         os.write(answer, READY)
@@ -185,7 +185,7 @@ def _internal_error(error: Exception) -> str:
     return f"internal error: {type(error).__name__}: {error}"
 
 
-def _tell_fault(answer: int, error: OSError) -> None:
+def _report_fault(answer: int, error: OSError) -> None:
     text = " ".join((error.strerror or str(error)).split())
     _say(answer, f"{error.errno or errno.EIO} {text}".encode("utf-8", "replace")[:FAULT_BYTES])
 

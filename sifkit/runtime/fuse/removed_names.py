@@ -79,8 +79,8 @@ class _Answer:
         return self.node != self.present
 
 
-class _Told:
-    """Thread that looks up a name as it is now; ``node``: the wrong answer; ``left``: lookups that get the right one.
+class _Retry:
+    """Thread that asks again for a name as it is now; ``node``: the wrong answer; ``left``: lookups that get the right one.
 
     ``is_link``: if no source of a rename was found, a link comes before: one with the same first name as ``node``, or with
     ``is_rename`` that of ``node`` itself, which is renamed to its first name.
@@ -102,7 +102,7 @@ class RemovedNames:
         self._names: dict[Key, _Name] = {}
         self._keys: dict[int, set[Key]] = {}
         self._answers: dict[int, _Answer] = {}
-        self._told: dict[int, _Told] = {}
+        self._retries: dict[int, _Retry] = {}
         self._finders: set[int] = set()
         """Threads that have found a file by their last request."""
 
@@ -139,7 +139,7 @@ class RemovedNames:
             if answer.node == node:
                 answer.is_wrong = True
                 if answer.is_dentry and answer.present is not None:
-                    self._told[thread] = _Told(answer.key, node, is_rename=answer.is_second)
+                    self._retries[thread] = _Retry(answer.key, node, is_rename=answer.is_second)
                 found = self._names.get(answer.key)  # none: the kernel has forgotten all nodes that the name led to
                 if found is not None and node in found.nodes:  # another one comes first now
                     found.nodes.remove(node)
@@ -159,7 +159,7 @@ class RemovedNames:
             self._keys[node].discard(key)
         if not self._names:
             self._answers.clear()
-            self._told.clear()
+            self._retries.clear()
             self._finders.clear()
 
     def answer(self, thread: int, key: Key, present: int | None, called: Sequence[bytes] = ()) -> int | None:
@@ -174,15 +174,15 @@ class RemovedNames:
             trusted = last.trusted if last is not None and last.key == key and last.is_last else 0
             if trusted < TRIES:
                 return self._noted(thread, key, present, present, called, trusted + 1)
-        told = self._told.get(thread)
-        if told is not None and told.key == key and told.left:
+        retry = self._retries.get(thread)
+        if retry is not None and retry.key == key and retry.left:
             others = self._names[key].nodes
-            is_link, told.is_link = told.is_link and thread not in self._finders, False
-            if is_link and told.is_rename and told.node in others:
-                return self._noted(thread, key, told.node, present)
-            if is_link and others[0] not in (told.node, present):
+            is_link, retry.is_link = retry.is_link and thread not in self._finders, False
+            if is_link and retry.is_rename and retry.node in others:
+                return self._noted(thread, key, retry.node, present)
+            if is_link and others[0] not in (retry.node, present):
                 return self._noted(thread, key, others[0], present)
-            told.left -= 1
+            retry.left -= 1
             return self._noted(thread, key, present, present)
         answers = self._possible_answers(key, present, called)
         last = self._answers.get(thread)
@@ -201,9 +201,9 @@ class RemovedNames:
             found.nodes.insert(0, last.node)
             found.unlikely.discard(last.node)
             found.used = last.node
-            told = self._told.get(thread)
-            if told is not None and told.key == last.key and told.node != last.node:
-                del self._told[thread]  # it was another link that was looked up
+            retry = self._retries.get(thread)
+            if retry is not None and retry.key == last.key and retry.node != last.node:
+                del self._retries[thread]  # it was another link that was looked up
 
     def _is_called(self, thread: int, key: Key, present: int | None, called: Sequence[bytes]) -> bool:
         """Return whether the names in a call show that a thread looks up a name as it is now."""
@@ -265,17 +265,17 @@ class RemovedNames:
 
     def is_refused(self, thread: int, node: int) -> bool:
         """Return whether a request for ``METACOPY`` shows that a thread got a dentry's node for a name as it is now."""
-        told = self._told.get(thread)
-        if told is not None and told.node == node and told.left == TRIES:  # it was another name of the file
-            del self._told[thread]
+        retry = self._retries.get(thread)
+        if retry is not None and retry.node == node and retry.left == TRIES:  # it was another name of the file
+            del self._retries[thread]
             return False
         last = self._answers.get(thread)
         if last is None or not last.is_last or not last.is_dentry or last.node != node:
             return False
-        if len(self._told) > MOST_THREADS:
-            self._told.clear()
-        self._told[thread] = _Told(last.key, node)
-        self._told[thread].is_link = False
+        if len(self._retries) > MOST_THREADS:
+            self._retries.clear()
+        self._retries[thread] = _Retry(last.key, node)
+        self._retries[thread].is_link = False
         return True
 
     def other_request(self, thread: int, *, is_change: bool = False, has_found_file: bool = False) -> None:
@@ -286,7 +286,7 @@ class RemovedNames:
             last.is_last = False
         if is_change:
             self._answers.pop(thread, None)
-            self._told.pop(thread, None)
+            self._retries.pop(thread, None)
         if has_found_file and len(self._finders) < MOST_THREADS:
             self._finders.add(thread)
         else:

@@ -92,7 +92,7 @@ _entry_out, _attr_out, _dirent, _read_in = ENTRY_OUT.packer, ATTR_OUT.packer, DI
 class Server:
     """Server of one mount: ``fd`` is open on /dev/fuse and mounted. ``report``: takes one line per internal error.
 
-    ``tell_fault``: is given the first error that is the image's or its file's.
+    ``report_fault``: is given the first error that is the image's or its file's.
     """
 
     def __init__(self, fd: int, backend: Backend, *, report: Callable[[str], None] | None = None) -> None:
@@ -105,7 +105,7 @@ class Server:
         self.request = memoryview(b"")
         """The request that is being answered, valid until then."""
         self._report = report or (lambda _: None)
-        self.tell_fault: Callable[[OSError], None] | None = None
+        self.report_fault: Callable[[OSError], None] | None = None
         self.faults = FAULTS | {errno.ESTALE}
         """ESTALE: the file was removed on another node. The kernel asks for no node that it has let go."""
         self._ranges: tuple[int, Sequence[tuple[int, int]]] = (0, ())
@@ -179,10 +179,10 @@ class Server:
             self._send(unique, reply)
 
     def note_fault(self, error: OSError) -> None:
-        """Tell of a fault; what follows from the first one is not told."""
-        tell, self.tell_fault = self.tell_fault, None
-        if tell is not None:
-            tell(error)
+        """Report a fault, if it is the first: the others may follow from that."""
+        report, self.report_fault = self.report_fault, None
+        if report is not None:
+            report(error)
 
     def has_waiting(self) -> bool:
         """Return whether a request can be read."""
@@ -285,7 +285,7 @@ class Server:
         return (self.backend.read(node, offset, size),)
 
     def _lseek(self, node: int, body: memoryview) -> Reply:
-        """Return the next data or hole: overlayfs and cp leave holes out where they are told of them."""
+        """Return the next data or hole: overlayfs and cp leave holes out where they learn of them."""
         _, offset, whence, _ = LSEEK_IN.packer.unpack_from(body)
         size = self.backend.attributes(node).size
         if whence not in (SEEK_DATA, SEEK_HOLE):

@@ -103,7 +103,7 @@ def test_only_the_first_fault_of_an_image_is_told(first: int, tmp_path: Path, mo
 
     def make(fd: int) -> Server:
         server = Server(fd, host_backend(tmp_path))
-        server.tell_fault = told.append
+        server.report_fault = told.append
         monkeypatch.setattr(server.backend, "attributes", fail)
         return server
 
