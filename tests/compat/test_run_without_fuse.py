@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from ..support.containers import sif_of
-from ..support.plain_user import USER, program_for, run_sifkit, user_directory
+from ..support.plain_user import USER, program_for, run_sifkit, start_sifkit, user_directory
 from ..support.program_tree import write_program_tree
 from ..support.squashfs_images import make_squashfs
 from ..support.tools import assert_clean, require, requires_root, run
@@ -116,6 +116,37 @@ def test_memory_and_directories_are_written_to(box: Path, sifkit: Sifkit, image:
         assert (box / upper / "app/moved").exists()
     for overlay in (name, f"{name}:ro"):
         assert sifkit(USER, box, "exec", "-o", overlay, image, "ls", "/app") == (0, "moved\nold\n", "")
+
+
+@pytest.mark.parametrize("uid", [0, USER])
+def test_a_directory_has_one_writer(uid: int, box: Path) -> None:
+    """A second overlayfs makes the work directory anew, and the first could change no file of the image any longer."""
+    name = f"shared-{uid}"
+    (box / name).mkdir()
+    os.chown(box / name, uid, uid)
+    script = "echo ready; read line; echo more >>/app/message.txt && rm /app/old/file && cat /app/message.txt; ls /app/old"
+    with start_sifkit(uid, box, "exec", "-o", name, "base.sif", "sh", "-c", script) as first:
+        assert first.stdout is not None and first.stdout.readline() == b"ready\n"
+        code, out, err = run_sifkit(uid, box, "exec", "-o", name, "base.sif", "true")
+        assert (code, out) == (255, "") and f"/{name} is in use: locked for writing by process {first.pid} (" in err
+        assert run_sifkit(uid, box, "exec", "-o", f"{name}:ro", "base.sif", "cat", "/app/message.txt") == (0, "base\n", "")
+        out_bytes, err_bytes = first.communicate(b"\n", timeout=60)
+    assert (first.returncode, out_bytes, err_bytes) == (0, b"base\nmore\n", b"")
+    assert run_sifkit(uid, box, "exec", "-o", name, "base.sif", "cat", "/app/message.txt") == (0, "base\nmore\n", "")
+
+
+def test_what_is_left_behind_keeps_a_directory_locked(box: Path) -> None:
+    (box / "kept").mkdir()
+    os.chown(box / "kept", USER, USER)
+    with start_sifkit(
+        USER, box, "exec", "-o", "kept", "base.sif", "sh", "-c", "exec 3<&0; cat <&3 >/dev/null 2>&1 & exit 3"
+    ) as first:
+        code = first.wait(60)
+        assert (
+            first.stderr is not None
+            and b"/kept stays in use until what the command has left behind ends" in first.stderr.read()
+        )
+        assert code == 3 and run_sifkit(USER, box, "exec", "-o", "kept", "base.sif", "true")[0] == 255
 
 
 def test_a_directory_is_written_to_itself(box: Path) -> None:

@@ -44,6 +44,10 @@ class ImageFiles:
         self.notify = notify
         self._layers: dict[Layer, int] = {}
         self._uppers: dict[Upper, tuple[int, ImagePlace]] = {}
+        self._directory: int | None = None
+        """Descriptor that holds the lock of a directory; servers keep it as well, until the container ends."""
+        self.locked_directory = ""
+        """Name of that directory."""
 
     def close(self) -> None:
         """Close all, which ends the locks unless a forked process has them, and say if what was written has no name."""
@@ -51,6 +55,8 @@ class ImageFiles:
             if os.fstat(fd).st_nlink == 0:
                 self.notify(f"{place.name} was deleted or replaced during the run: what was written to it is lost")
         self.close_others(())
+        if self._directory is not None:
+            os.close(self._directory)
 
     def close_others(self, kept: Collection[Layer | Upper]) -> None:
         """Close all but some: a server has no part in the locks of what others serve."""
@@ -61,15 +67,15 @@ class ImageFiles:
 
     @property
     def has_locks(self) -> bool:
-        """Return True if an image is locked for reading."""
-        return any(layer.kind == "ext3" for layer in self._layers)
+        """Return True if an image is locked for reading, or a directory for writing."""
+        return bool(self.locked_directory) or any(layer.kind == "ext3" for layer in self._layers)
 
     def descriptor(self, image: Layer | Upper) -> int:
         """Return the descriptor of an image that was opened."""
         return self._layers[image] if isinstance(image, Layer) else self._uppers[image][0]
 
     def open(self, layers: Sequence[Layer], upper: Upper | None, *, for_kernel: bool) -> bool:
-        """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing.
+        """Open the images among the layers, and lock those of ext3, for reading or, ``upper``, for writing; also a directory.
 
         Return True if the kernel would not show one that is read as it is meant. ``for_kernel``: root's overlayfs will read
         them. Raises ImageInUseError, LaunchError for an image that must be repaired by hand, and OSError.
@@ -79,6 +85,7 @@ class ImageFiles:
             self._open_upper(upper, for_kernel=for_kernel)
             self._check_marks(upper, for_kernel=for_kernel)
         if upper is not None and upper.kind == "directory":
+            self._lock_directory(upper)
             self._replace_marks(upper, for_root=for_kernel)
         return any(needs_view)
 
@@ -211,6 +218,20 @@ class ImageFiles:
             note = prepare(fd, place, normalize=for_kernel, search_moved=found is None)
             if note:
                 self.notify(note)
+
+    def _lock_directory(self, upper: Upper) -> None:
+        """Lock a directory that is written to: a second overlayfs would take the work directory away from the first.
+
+        Raises ImageInUseError. What else is wrong with it is said where it is mounted.
+        """
+        from ...in_use import lock_directory
+
+        work = f"{upper.path}/{upper.work}"
+        with suppress(OSError):
+            os.makedirs(work, 0o755, exist_ok=True)
+            name = upper.name if upper.upper == "upper" else f"{upper.path}/{upper.upper}"
+            self._directory = lock_directory(work, shown=show(name))
+            self.locked_directory = name
 
     def _replace_marks(self, upper: Upper, *, for_root: bool) -> None:
         """Replace the marks of fuse-overlayfs in a directory that is written to. Raises LaunchError."""

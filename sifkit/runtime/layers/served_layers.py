@@ -153,13 +153,19 @@ class ServedLayers:
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
+        is_left = False
         while self._servers:
             server, _ = self._servers.pop()
-            # one that ends later has the image locked for reading, and the next run finds it in use
+            # one that ends later has the image or the directory locked, and the next run finds it in use
             if self.images.has_locks and server.is_unmounted(LEFT_BEHIND_SECONDS):
                 server.wait()
             else:
                 server.leave()
+                is_left = True
+        if is_left and self.images.locked_directory:
+            from .left_behind import still_used
+
+            self.notify(still_used(self.images.locked_directory, device))
         failed: LaunchError | None = None
         for upper, (server, _) in self._writers.items():
             try:
