@@ -107,6 +107,7 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
         raise UsageError(
             f"only one overlay can be written to, and there are {len(writers)}: {names}", hint="add :ro to the others"
         )
+    _check_repeated(request.overlays, writers)
     if writers and asked:
         hint = f"write --overlay {shell_quote(writers[0].name)}:ro, or leave out --writable-tmpfs"
         raise UsageError("--writable-tmpfs and an overlay that is written to exclude each other", hint=hint)
@@ -138,6 +139,17 @@ def plan_layers(request: RunRequest, site: SiteConfig) -> PlannedLayers:
     if tmpfs:
         upper = Upper(kind="tmpfs", size=_given_bytes(options.tmpfs_size) or site.memory_bytes(request.caller.uid))
     return PlannedLayers(tuple(layers), upper, root_is_writable, tuple(notes))
+
+
+def _check_repeated(overlays: Sequence[OverlayFacts], writers: Sequence[OverlayFacts]) -> None:
+    """Raise UsageError for an overlay that is given twice, unless it is an image that is only read."""
+    seen: dict[str, OverlayFacts] = {}
+    for one in overlays:
+        before = seen.get(one.path)
+        seen[one.path] = one
+        if before is not None and (one.kind == "directory" or one in writers or before in writers):
+            names = " and ".join(dict.fromkeys((show(before.name), show(one.name))))
+            raise UsageError(f"one overlay is given twice: {names}", hint="leave out one of them")
 
 
 def _given_bytes(text: str) -> int | None:

@@ -65,7 +65,8 @@ WITH_OVERLAY = IMAGE._replace(
 def overlay(name: str, *, read_only: bool = False, **more: Any) -> OverlayFacts:
     layer = Layer(path=f"/{name}", kind="ext3", subdirectory="upper", has_marks=True)
     upper = Upper(kind="image", path=f"/{name}")
-    return OverlayFacts(**{"name": name, "kind": "ext3", "layers": (layer,), "upper": upper, "read_only": read_only, **more})
+    facts: dict[str, Any] = {"name": name, "path": f"/{name}", "kind": "ext3", "layers": (layer,), "upper": upper}
+    return OverlayFacts(**{**facts, "read_only": read_only, **more})
 
 
 def planned(
@@ -169,6 +170,10 @@ def test_overlays_that_can_only_be_read_are_noted() -> None:
 def test_what_excludes_each_other() -> None:
     a, b = overlay("a.img"), overlay("b.img")
     refused("only one overlay can be written to, and there are 2: a.img, b.img", a, b, hint="add :ro to the others")
+    link = overlay("link.img", read_only=True, path="/a.img")
+    refused("one overlay is given twice: a.img and link.img", a, link, hint="leave out one of them")
+    refused("one overlay is given twice: d", *[overlay("d", kind="directory", read_only=True)] * 2)
+    assert len(planned(link, link).layers) == 3
     refused("--writable and --overlay exclude each other", a, writable=True)
     refused("--writable-tmpfs and an overlay that is written to", a, writable_tmpfs=True, hint="--overlay a.img:ro")
     refused("--tmpfs-size is for --writable-tmpfs", writable=True, writable_tmpfs=True, tmpfs_size="1G")
