@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import grp
 import os
 import pwd
@@ -118,9 +119,9 @@ def _reject_root(name: str, path: str) -> None:
 
 
 def _found(name: str) -> os.stat_result:
-    """Return what is known of an image's file. Raises InputError if it is missing, and other OSErrors."""
+    """Return what is known of an image's file or directory. Raises InputError if it is missing, and other OSErrors."""
     try:
-        return os.stat(name)
+        found = os.stat(name)
     except FileNotFoundError as error:
         directory, last = os.path.split(name)
         hint = ""
@@ -131,6 +132,9 @@ def _found(name: str) -> os.stat_result:
             if near := get_close_matches(last.lower(), names, n=1, cutoff=SIMILARITY):
                 hint = f"did you mean {shell_quote(os.path.join(directory, names[near[0]]))}?"
         raise InputError(f"{show(name)}: no such file or directory", path=name, error=error, hint=hint) from error
+    if stat.S_ISDIR(found.st_mode) and not os.access(name, os.X_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), name)
+    return found
 
 
 def _is_foreign(found: os.stat_result) -> bool:

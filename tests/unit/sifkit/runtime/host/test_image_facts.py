@@ -28,7 +28,7 @@ from tests.support.tiny_squashfs import TINY_SQUASHFS
 def unwritable(monkeypatch: pytest.MonkeyPatch) -> set[str]:
     """Names of files that the caller may not write to; root may write to all."""
     names: set[str] = set()
-    monkeypatch.setattr(os, "access", lambda path, mode: os.path.basename(path) not in names)
+    monkeypatch.setattr(os, "access", lambda path, mode: not mode & os.W_OK or os.path.basename(path) not in names)
     return names
 
 
@@ -80,6 +80,15 @@ def test_the_root_of_the_host_is_no_image(tmp_path: Path) -> None:
             image_facts(name)
         with pytest.raises(UsageError, match="is the root of this host"):
             overlay_facts(RunOverlay(name))
+
+
+def test_a_directory_that_may_not_be_entered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else each mount in it would fail, and the command last, with the path that it has during the run."""
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.X_OK)
+    with pytest.raises(PermissionError, match=tmp_path.name):
+        image_facts(str(tmp_path))
+    with pytest.raises(PermissionError, match=tmp_path.name):
+        overlay_facts(RunOverlay(str(tmp_path), read_only=True))
 
 
 def test_directories_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
