@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import stat
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import UUID
 
 from ext3 import hostio
@@ -125,41 +125,89 @@ def image_info(path: HostPath, partition: str | None = None, *, offset: int | No
     name = os.fsdecode(path)
     with open_window(name, partition, offset=offset) as window, named_errors(name, offset):
         device = window.device()
-        file_bytes = device.size
-        raw = device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE) if file_bytes >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE else b""
-        fields = SUPERBLOCK.record(raw) if raw else {}
-        if fields.get("s_magic") != EXT3_MAGIC:
-            read_superblock(device)  # raises an error that says what the file is
-        upper = work = totals = free = None
-        journal_blocks = 0
-        problem = ""
+        fields = _superblock_fields(device)
         look = _quick_look(device)
-        try:
-            check_window(window)
-            with open_ext3(device) as image:
-                totals = image.tree.statfs()
-                upper, work = _directory(image.tree, b"upper"), _directory(image.tree, b"work")
-                journal_blocks = image.journal_blocks()
-                free = image.count_free()
-        except (Ext3Error, FormatError) as error:
-            problem = str(error)
-        allocated = _allocated(window)
-    return _assemble(
+        content = _read_content(window, device)
+        allocated_bytes = _allocated(window)
+    use = image_use(name, span=window.span)
+    counts = _counts(fields, content)
+    check = None if look is None or use.busy else look.reason
+    if check == "" and content.free not in (None, (counts.free_blocks, counts.free_inodes)):
+        check = "the free counts are not those of the bitmaps"
+    if content.free is not None:
+        counts = counts._replace(free_blocks=content.free[0], free_inodes=content.free[1])
+    return _description(
         fields,
-        window.reasons,
+        content,
+        counts,
         path=name,
-        file_bytes=file_bytes,
-        allocated_bytes=allocated,
-        partition=window.partition,
-        upper=upper,
-        work=work,
-        journal_blocks=journal_blocks,
-        totals=totals,
-        free=free,
-        look=look,
-        problem=problem,
-        use=image_use(name, span=window.span),
+        window=window,
+        allocated_bytes=allocated_bytes,
+        use=use,
+        check=check,
+        orphans=0 if look is None else look.orphans,
     )
+
+
+class _Content(NamedTuple):
+    """What a filesystem holds. ``free``: blocks and inodes as the bitmaps have them. ``problem``: why the rest is not known."""
+
+    problem: str = ""
+    totals: StatFS | None = None
+    upper: DirectoryOwner | None = None
+    work: DirectoryOwner | None = None
+    journal_blocks: int = 0
+    free: tuple[int, int] | None = None
+
+
+class _Counts(NamedTuple):
+    """Blocks and inodes: all, and the free ones; ``reserved``: blocks for root."""
+
+    blocks: int
+    free_blocks: int
+    reserved: int
+    inodes: int
+    free_inodes: int
+
+
+def _superblock_fields(device: BlockDevice) -> dict[str, Any]:
+    """Return the fields of the superblock. Raises NotExt3Error and others that say what the file is."""
+    is_whole = device.size >= SUPERBLOCK_OFFSET + SUPERBLOCK_SIZE
+    fields = SUPERBLOCK.record(device.read(SUPERBLOCK_OFFSET, SUPERBLOCK_SIZE)) if is_whole else {}
+    if fields.get("s_magic") != EXT3_MAGIC:
+        read_superblock(device)
+    return fields
+
+
+def _read_content(window: Window, device: BlockDevice) -> _Content:
+    try:
+        check_window(window)
+        with open_ext3(device) as image:
+            tree = image.tree
+            return _Content(
+                totals=tree.statfs(),
+                upper=_directory(tree, b"upper"),
+                work=_directory(tree, b"work"),
+                journal_blocks=image.journal_blocks(),
+                free=image.count_free(),
+            )
+    except (Ext3Error, FormatError) as error:
+        return _Content(str(error))
+
+
+def _counts(fields: dict[str, Any], content: _Content) -> _Counts:
+    """Return the counts of the group descriptors; those of the superblock if the filesystem cannot be read."""
+    blocks, inodes, totals = fields["s_blocks_count"], fields["s_inodes_count"], content.totals
+    reserved = min(fields["s_r_blocks_count"], blocks)
+    if totals is None:
+        free = min(fields["s_free_blocks_count"], blocks), min(fields["s_free_inodes_count"], inodes)
+    else:
+        free = totals.free_bytes // _block_size(fields), totals.free_inodes
+    return _Counts(blocks, free[0], reserved, inodes, free[1])
+
+
+def _block_size(fields: dict[str, Any]) -> int:
+    return 1024 << min(int(fields["s_log_block_size"]), MAX_LOG_BLOCK_SIZE)
 
 
 def _quick_look(device: BlockDevice) -> QuickLook | None:
@@ -181,46 +229,34 @@ def _allocated(window: Window) -> int:
     return min(data, hostio.allocated_bytes(found))  # some network filesystems do not tell where the holes are
 
 
-def _assemble(
+def _description(
     fields: dict[str, Any],
-    unused: tuple[str, ...],
+    content: _Content,
+    counts: _Counts,
     *,
-    journal_blocks: int,
-    totals: StatFS | None,
-    free: tuple[int, int] | None,
-    look: QuickLook | None,
-    **known: Any,
+    path: str,
+    window: Window,
+    allocated_bytes: int,
+    use: ImageUse,
+    check: str | None,
+    orphans: int,
 ) -> ImageInfo:
-    """Return the description. ``free``: blocks and inodes as the bitmaps have them.
-
-    ``totals`` is None if the filesystem cannot be read: the superblock's counts are given then.
-    """
-    block_size = 1024 << min(fields["s_log_block_size"], MAX_LOG_BLOCK_SIZE)
-    blocks, per_group = fields["s_blocks_count"], fields["s_blocks_per_group"]
-    inodes = fields["s_inodes_count"]
-    free_inodes = min(fields["s_free_inodes_count"], inodes) if totals is None else totals.free_inodes
-    free_blocks = min(fields["s_free_blocks_count"], blocks) if totals is None else totals.free_bytes // block_size
-    check = None if look is None or known["use"].busy else look.reason
-    if free is not None:
-        if free != (free_blocks, free_inodes) and check == "":
-            check = "the free counts are not those of the bitmaps"
-        free_blocks, free_inodes = free
-    reserved = min(fields["s_r_blocks_count"], blocks)
+    blocks, per_group, block_size = counts.blocks, fields["s_blocks_per_group"], _block_size(fields)
     compat, incompat, ro_compat = (fields[f"s_feature_{word}"] for word in ("compat", "incompat", "ro_compat"))
-    dirty = bool(incompat & Incompat.NEEDS_RECOVERY)
-    if fields["s_state"] & STATE_ERROR:
-        state = "errors"
-    elif dirty:
-        state = "dirty"
-    else:
-        state = "clean" if fields["s_state"] & STATE_VALID else "not clean"
-    has_journal = bool(compat & Compat.HAS_JOURNAL)
-    cut_short = blocks * block_size > known["file_bytes"]
+    state = _state(fields)
+    journal_bytes = min(content.journal_blocks, blocks) * block_size
+    used_bytes = (blocks - counts.free_blocks) * block_size
     reasons = _reasons(compat, incompat, ro_compat)
-    if cut_short:
-        reasons.append(f"the {'partition' if known['partition'] is not None else 'file'} is shorter than its filesystem")
-    reasons += unused
+    if blocks * block_size > window.size:
+        reasons.append(f"the {'file' if window.partition is None else 'partition'} is shorter than its filesystem")
+    reasons += window.reasons
+    notes = _notes(content, use, state, counts.reserved, check)
+    if not content.problem:
+        notes += _trim_note(allocated_bytes - used_bytes, used_bytes)
     return ImageInfo(
+        path=path,
+        file_bytes=window.size,
+        allocated_bytes=allocated_bytes,
         features=(
             *feature_names("compat", compat),
             *feature_names("incompat", incompat),
@@ -232,28 +268,41 @@ def _assemble(
         inode_size=fields["s_inode_size"] if fields["s_rev_level"] else 128,
         groups=-(-(blocks - fields["s_first_data_block"]) // per_group) if per_group and blocks else 0,
         size_bytes=blocks * block_size,
-        used_bytes=(blocks - free_blocks) * block_size,
-        metadata_bytes=0 if totals is None else totals.metadata_bytes,
-        free_bytes=free_blocks * block_size,
-        reserved_bytes=reserved * block_size,
-        available_bytes=user_bytes(blocks=blocks, free=free_blocks, reserved=reserved, block_size=block_size),
-        inodes=inodes,
-        inodes_used=inodes - free_inodes,
-        inodes_free=free_inodes,
+        used_bytes=used_bytes,
+        metadata_bytes=0 if content.totals is None else content.totals.metadata_bytes,
+        free_bytes=counts.free_blocks * block_size,
+        reserved_bytes=counts.reserved * block_size,
+        available_bytes=user_bytes(blocks=blocks, free=counts.free_blocks, reserved=counts.reserved, block_size=block_size),
+        inodes=counts.inodes,
+        inodes_used=counts.inodes - counts.free_inodes,
+        inodes_free=counts.free_inodes,
         state=state,
-        journal=JournalState(min(journal_blocks, blocks) * block_size, dirty) if has_journal else None,
+        journal=JournalState(journal_bytes, bool(incompat & Incompat.NEEDS_RECOVERY)) if compat & Compat.HAS_JOURNAL else None,
         created=fields["s_mkfs_time"],
         written=fields["s_wtime"],
         mounted=fields["s_mtime"],
         mount_count=fields["s_mnt_count"],
         check=check,
-        orphans=0 if look is None else look.orphans,
-        readable=not known["problem"],
+        orphans=orphans,
+        upper=content.upper,
+        work=content.work,
+        readable=not content.problem,
+        problem=content.problem,
+        use=use,
         accepted=not reasons,
         reasons=tuple(reasons),
-        notes=(*_notes(known, state, reserved, check), *_trim_note(known, (blocks - free_blocks) * block_size)),
-        **known,
+        notes=tuple(notes),
+        partition=window.partition,
     )
+
+
+def _state(fields: dict[str, Any]) -> str:
+    """Return the state of a filesystem, as of ImageInfo."""
+    if fields["s_state"] & STATE_ERROR:
+        return "errors"
+    if fields["s_feature_incompat"] & Incompat.NEEDS_RECOVERY:
+        return "dirty"
+    return "clean" if fields["s_state"] & STATE_VALID else "not clean"
 
 
 def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
@@ -270,36 +319,34 @@ def _reasons(compat: int, incompat: int, ro_compat: int) -> list[str]:
     return reasons
 
 
-def _notes(known: dict[str, Any], state: str, reserved_blocks: int, check: str | None) -> tuple[str, ...]:
+def _notes(content: _Content, use: ImageUse, state: str, reserved_blocks: int, check: str | None) -> list[str]:
     notes = []
-    upper: DirectoryOwner | None = known["upper"]
-    if not known["problem"] and upper is None:
+    if not content.problem and content.upper is None:
         notes.append("there is no upper/: read-only use (:ro) fails, writable use must create it")
     if not reserved_blocks:
         notes.append(
             "no block is reserved for root: Apptainer without root keeps 10 % of the image free then;"
             " to use it: sifkit overlay tune --reserved-blocks 1"
         )
-    if state == "dirty" and known["use"].written:
+    if state == "dirty" and use.written:
         notes.append("the journal is in use: recent writes of the container may not be visible yet")
     elif state == "dirty":
         notes.append(
             "the journal is not empty: before sharing it :ro, use the image writable once, or replay it with: sifkit overlay"
             " fsck -p"
         )
-    elif state == "not clean" and known["use"].busy:
-        notes.append(f"in use: {known['use'].describe()}; not clean is normal while it is mounted")
+    elif state == "not clean" and use.busy:
+        notes.append(f"in use: {use.describe()}; not clean is normal while it is mounted")
     elif check:
         notes.append("the filesystem needs a check before use: sifkit overlay fsck -p")
-    return tuple(notes)
+    return notes
 
 
-def _trim_note(known: dict[str, Any], used_bytes: int) -> tuple[str, ...]:
-    """Return a note if the image takes much more of the host than its blocks in use."""
-    spare = known["allocated_bytes"] - used_bytes
-    if known["problem"] or spare < max(LEAST_SPARE, used_bytes // 8):
-        return ()
-    return (f"{human(spare)} on disk are of free blocks: to give them back to the host: sifkit overlay trim",)
+def _trim_note(spare: int, used_bytes: int) -> list[str]:
+    """Return a note if an image takes much more of the host than its blocks in use: ``spare`` bytes."""
+    if spare < max(LEAST_SPARE, used_bytes // 8):
+        return []
+    return [f"{human(spare)} on disk are of free blocks: to give them back to the host: sifkit overlay trim"]
 
 
 def _directory(tree: FileTree[int], name: bytes) -> DirectoryOwner | None:
