@@ -73,9 +73,9 @@ class ImageInfo:
     ``used_bytes`` includes ``metadata_bytes`` (0 if they cannot be read) and the journal; ``available_bytes`` is what a
     container can write without root. ``state`` is "clean", "dirty" (the journal needs recovery), "not clean" (ext2 that was not
     unmounted) or "errors". ``check`` says why a check is needed, "" that none is; None: unknown, as while the image is in use.
-    ``orphans``: removed files that still take space. ``readable`` False: ``problem`` says why the content cannot be read, and
-    ``upper`` and ``work`` are unknown. ``reasons``: why Apptainer refuses the image; ``notes``: for the user. ``partition``: of
-    a SIF image; ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
+    ``orphans``: removed files that still take space. ``readable`` False: ``problem`` says why not all can be read, and
+    ``upper`` and ``work`` are unknown if they are None. ``reasons``: why Apptainer refuses the image; ``notes``: for the user.
+    ``partition``: of a SIF image; ``file_bytes``, ``allocated_bytes`` and ``use`` are then those of the partition.
     """
 
     path: str
@@ -149,8 +149,10 @@ def image_info(path: HostPath, partition: str | None = None, *, offset: int | No
     )
 
 
-class _Content(NamedTuple):
-    """What a filesystem holds. ``free``: blocks and inodes as the bitmaps have them. ``problem``: why the rest is not known."""
+@dataclass(slots=True)
+class _Content:
+    """Content of a filesystem, as far as it can be read. ``free``: blocks and inodes as the bitmaps have them. ``problem``: why
+    the rest is not known."""
 
     problem: str = ""
     totals: StatFS | None = None
@@ -180,19 +182,18 @@ def _superblock_fields(device: BlockDevice) -> dict[str, Any]:
 
 
 def _read_content(window: Window, device: BlockDevice) -> _Content:
+    content = _Content()
     try:
         check_window(window)
         with open_ext3(device) as image:
-            tree = image.tree
-            return _Content(
-                totals=tree.statfs(),
-                upper=_directory(tree, b"upper"),
-                work=_directory(tree, b"work"),
-                journal_blocks=image.journal_blocks(),
-                free=image.count_free(),
-            )
+            content.totals = image.tree.statfs()
+            content.upper = _directory(image.tree, b"upper")
+            content.work = _directory(image.tree, b"work")
+            content.journal_blocks = image.journal_blocks()
+            content.free = image.count_free()
     except (Ext3Error, FormatError) as error:
-        return _Content(str(error))
+        content.problem = str(error)
+    return content
 
 
 def _counts(fields: dict[str, Any], content: _Content) -> _Counts:

@@ -11,9 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ext3 import hostio
-from ext3.constants import SUPERBLOCK_OFFSET, Compat, Incompat, RoCompat
+from ext3.constants import JOURNAL_INO, ROOT_INO, SUPERBLOCK_OFFSET, Compat, Incompat, RoCompat
 from ext3.errors import NotExt3Error
 from ext3.format.schema import SUPERBLOCK
+from ext3.read.filesystem import Filesystem
 from sifkit.cli import main
 from sifkit.errors import FormatError, ImageInUseError, NotReplaceableError
 from sifkit.file_locks import lock_range
@@ -113,6 +114,20 @@ def test_free_counts_are_those_of_the_groups(image):
         file.write(bytes([7, 0, 0, 0, 5, 0, 0, 0]))
     assert image_info(image) == want
     assert (want.free_bytes, want.inodes_free) != (7 * 1024, 5)
+
+
+@pytest.mark.parametrize("ino", [ROOT_INO, JOURNAL_INO])
+def test_what_is_read_before_the_damage_is_kept(image, ino):
+    want = image_info(image)
+    with Filesystem.open(image) as opened:
+        place = opened.groups[0]["bg_inode_table"] * opened.superblock.block_size + (ino - 1) * opened.superblock.inode_size
+    with image.open("r+b") as file:
+        file.seek(place)
+        file.write(bytes(128))
+    found = image_info(image)
+    assert not found.readable and found.problem
+    assert (found.metadata_bytes, found.used_bytes) == (want.metadata_bytes, want.used_bytes)
+    assert (found.upper, found.work) == ((None, None) if ino == ROOT_INO else (want.upper, want.work))
 
 
 def test_without_upper(tmp_path):
