@@ -18,7 +18,7 @@ from uuid import UUID
 
 import numpy as np
 
-from ext3.constants import GOOD_INODE_SIZE, STATE_ERROR, STATE_VALID
+from ext3.constants import GOOD_INODE_SIZE, MAX_BLOCK_SIZE, STATE_ERROR, STATE_VALID
 from ext3.device.base import FileDevice
 from ext3.errors import GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
 from ext3.format.geometry import reserved_share
@@ -340,9 +340,13 @@ def _image_options(old: Filesystem, tree: Tree, size: int | None, room: int, opt
 
 def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOptions) -> Plan:
     """Plan the image; errors say what to change in the request."""
+    journal_kept = wanted.journal_bytes is not None and options.journal_bytes is None
+    usual_journal = replace(wanted, journal_bytes=None)  # of the usual size: the old one was not asked for
     try:
         return plan_tree(tree, wanted, stamp)
     except NoSpaceError as error:
+        if journal_kept:
+            return _planned(tree, usual_journal, stamp, options)
         least = -(-error.needed_bytes // MIB)
         raise NoSpaceError(
             f"the files do not fit in an image of {human(error.available_bytes)} with {_inodes_text(wanted)}: it needs"
@@ -359,11 +363,27 @@ def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOpt
             error.hint = "use -b 4096"
         raise
     except GeometryError as error:
-        if error.field == "journal" and options.journal_bytes is None and wanted.journal_bytes is not None:
-            # The old journal, which nobody asked for, is too large beside more or larger inodes.
-            return _planned(tree, replace(wanted, journal_bytes=None), stamp, options)
+        if error.field == "journal" and journal_kept:
+            return _planned(tree, usual_journal, stamp, options)
+        _check_kept_values(error, wanted, options)
         _check_values(wanted, options)
         raise UsageError(error.message, hint=_geometry_hint(error)) from error
+
+
+def _check_kept_values(error: GeometryError, wanted: ImageOptions, options: RebuildOptions) -> None:
+    """Raise UsageError if a value of the old filesystem, which was not asked for, is the cause of a failed plan."""
+    block_size, inode_size, size = wanted.block_size or MAX_BLOCK_SIZE, wanted.inode_size, wanted.size
+    if options.inode_size is None and error.field == "inode_size":
+        raise UsageError(
+            f"the inodes of {inode_size} bytes that the filesystem has do not fit blocks of {block_size}",
+            hint="give -I 256, too",
+        )
+    too_large = error.field == "block_size" or (error.field == "size" and error.most is not None)
+    if options.block_size is None and too_large and size is not None and block_size < MAX_BLOCK_SIZE:
+        raise UsageError(
+            f"--size {human(size)}: too large for the blocks of {block_size} bytes that the filesystem has",
+            hint="give -b 4096, too",
+        )
 
 
 def _check_values(wanted: ImageOptions, options: RebuildOptions) -> None:

@@ -225,6 +225,33 @@ def test_an_image_without_a_journal_stays_so(tmp_path: Path) -> None:
     assert superblock(image).has_journal
 
 
+@pytest.mark.parametrize(("content", "inodes"), [(0, 150_000), (28 * MIB, 40_000)])  # beside it the files fit, or do not
+def test_a_large_journal_gives_way_to_inodes(tmp_path: Path, content: int, inodes: int) -> None:
+    image, source = tmp_path / "a.img", tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(bytes(range(256)) * (content // 256))
+    create(image, CreateOptions(size=48 * MIB, journal_bytes=16 * MIB, from_dir=source))
+    done = rebuild(image, RebuildOptions(inodes=inodes))
+    assert done.before.journal_bytes == 16 * MIB and 0 < done.after.journal_bytes < 16 * MIB
+    assert done.after.inodes >= inodes * 0.99
+
+
+@pytest.mark.parametrize(
+    ("made", "options", "hint"),
+    [
+        (CreateOptions(size=24 * MIB, block_size=4096, inode_size=2048), RebuildOptions(block_size=1024), "-I 256"),
+        (CreateOptions(size=24 * MIB, block_size=1024), RebuildOptions(size=8 << 40), "-b 4096"),
+    ],
+)
+def test_a_value_that_stays_and_does_not_fit_any_more(
+    tmp_path: Path, made: CreateOptions, options: RebuildOptions, hint: str
+) -> None:
+    create(tmp_path / "a.img", made)
+    with pytest.raises(UsageError) as caught:
+        rebuild(tmp_path / "a.img", options)
+    assert hint in caught.value.hint and "leave" not in caught.value.hint
+
+
 def test_what_it_needs_is_said_before(image: Path) -> None:
     told: list[RebuildStart] = []
     content = image.read_bytes()
