@@ -193,7 +193,7 @@ class AtomicFile:
             raise TargetError(
                 f"{show(self.target)} belongs to another user, in a directory where only its owner can replace it",
                 path=self.target,
-                hint="copy it to a directory of yours, or ask its owner",
+                hint="use a file in a directory of yours, or ask its owner",
             )
         if len(os.fsencode(name)) > _name_max(directory):
             raise TargetError(f"the name {show(name)} is too long for this filesystem", path=self.target)
