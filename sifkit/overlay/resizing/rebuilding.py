@@ -19,6 +19,7 @@ from uuid import UUID
 import numpy as np
 
 from ext3.constants import GOOD_INODE_SIZE, MAX_BLOCK_SIZE, STATE_ERROR, STATE_VALID
+from ext3.defaults import default_journal_blocks
 from ext3.device.base import FileDevice
 from ext3.errors import GeometryError, NeedsCheckError, NoInodesError, NoSpaceError, XattrError
 from ext3.format.geometry import reserved_share
@@ -292,12 +293,24 @@ def _plan_of(old: Filesystem, room: int, work: _Work) -> _NewFilesystem:
     seed = b"".join(word.to_bytes(4, "little") for word in found.hash_seed)
     stamp = replace(Stamp.now(identity), hash_seed=seed) if any(seed) else Stamp.now(identity)
     size = None if options.size == "auto" else options.size or room
-    plan = _planned(tree, _image_options(old, tree, size, room, options), stamp, options)
+    wanted = _image_options(old, tree, size, room, options)
+    plan = _planned(tree, wanted, stamp, options)
     kept = reserved_share(found.reserved_blocks, found.blocks_count, plan.geometry.blocks)
     plan = replace(plan, geometry=plan.geometry._replace(reserved_blocks=kept))
     progress.advance(len(tree))
     size_bytes = plan.geometry.size_bytes if size is None else max(size, plan.geometry.size_bytes)
-    return _NewFilesystem(plan, size_bytes, _lost_times(tree, plan.geometry.inode_size))
+    notes = _lost_times(tree, plan.geometry.inode_size) + _smaller_journal(plan, wanted)
+    return _NewFilesystem(plan, size_bytes, notes)
+
+
+def _smaller_journal(plan: Plan, wanted: ImageOptions) -> tuple[str, ...]:
+    """Return a note if the old journal, of the size in ``wanted``, gave way."""
+    kept, block_size = wanted.journal_bytes or 0, plan.geometry.block_size
+    if plan.journal_blocks >= kept // block_size:
+        return ()
+    return (
+        f"a smaller journal leaves the room that is needed: {human(plan.journal_blocks * block_size)} instead of {human(kept)}",
+    )
 
 
 def _lost_times(tree: Tree, inode_size: int) -> tuple[str, ...]:
@@ -340,12 +353,11 @@ def _image_options(old: Filesystem, tree: Tree, size: int | None, room: int, opt
 
 def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOptions) -> Plan:
     """Plan the image; errors say what to change in the request."""
-    journal_kept = wanted.journal_bytes is not None and options.journal_bytes is None
-    usual_journal = replace(wanted, journal_bytes=None)  # of the usual size: the old one was not asked for
+    usual_journal = None if options.journal_bytes is not None else _with_usual_journal(wanted)
     try:
         return plan_tree(tree, wanted, stamp)
     except NoSpaceError as error:
-        if journal_kept:
+        if usual_journal is not None:
             return _planned(tree, usual_journal, stamp, options)
         least = -(-error.needed_bytes // MIB)
         raise NoSpaceError(
@@ -363,11 +375,20 @@ def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOpt
             error.hint = "use -b 4096"
         raise
     except GeometryError as error:
-        if error.field == "journal" and journal_kept:
+        if error.field == "journal" and usual_journal is not None:
             return _planned(tree, usual_journal, stamp, options)
         _check_kept_values(error, wanted, options)
         _check_values(wanted, options)
         raise UsageError(error.message, hint=_geometry_hint(error)) from error
+
+
+def _with_usual_journal(wanted: ImageOptions) -> ImageOptions | None:
+    """Return the options with a journal of the usual size instead of the old one; None if it would not be smaller."""
+    kept, size, block_size = wanted.journal_bytes, wanted.size, wanted.block_size
+    if kept is None or size is None or block_size is None:
+        return None
+    usual = default_journal_blocks(size // block_size) * block_size
+    return replace(wanted, journal_bytes=None) if 0 < usual < kept else None
 
 
 def _check_kept_values(error: GeometryError, wanted: ImageOptions, options: RebuildOptions) -> None:

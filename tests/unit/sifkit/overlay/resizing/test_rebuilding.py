@@ -234,6 +234,16 @@ def test_a_large_journal_gives_way_to_inodes(tmp_path: Path, content: int, inode
     done = rebuild(image, RebuildOptions(inodes=inodes))
     assert done.before.journal_bytes == 16 * MIB and 0 < done.after.journal_bytes < 16 * MIB
     assert done.after.inodes >= inodes * 0.99
+    assert ["smaller journal" in note for note in done.notes] == [True]
+
+
+def test_a_small_journal_stays_where_there_is_no_room(tmp_path: Path) -> None:
+    (tmp_path / "source").mkdir()
+    (tmp_path / "source" / "file").write_bytes(bytes(range(256)) * (40 * MIB // 256))
+    create(tmp_path / "a.img", CreateOptions(size=48 * MIB, journal_bytes=MIB, from_dir=tmp_path / "source"))
+    with pytest.raises(NoSpaceError) as caught:
+        rebuild(tmp_path / "a.img", RebuildOptions(inodes=40_000))  # 10 MiB of them; the usual journal has 4 MiB
+    assert 51 * MIB < caught.value.needed_bytes < 55 * MIB
 
 
 @pytest.mark.parametrize(
