@@ -379,6 +379,10 @@ def _planned(tree: Tree, wanted: ImageOptions, stamp: Stamp, options: RebuildOpt
             return _planned(tree, usual_journal, stamp, options)
         _check_kept_values(error, wanted, options)
         _check_values(wanted, options)
+        if options.inodes is None and wanted.inodes is not None and wanted.size is not None:
+            # What was asked for fits with the usual number of inodes, but not with as many as there are now.
+            text = f"{wanted.inodes:,} inodes of {wanted.inode_size} bytes leave no space in {human(wanted.size)}"
+            raise UsageError(text, hint="give fewer with -N, or a larger --size") from error
         raise UsageError(error.message, hint=_geometry_hint(error)) from error
 
 

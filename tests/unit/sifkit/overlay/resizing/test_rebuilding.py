@@ -251,6 +251,7 @@ def test_a_small_journal_stays_where_there_is_no_room(tmp_path: Path) -> None:
     [
         (CreateOptions(size=24 * MIB, block_size=4096, inode_size=2048), RebuildOptions(block_size=1024), "-I 256"),
         (CreateOptions(size=24 * MIB, block_size=1024), RebuildOptions(size=8 << 40), "-b 4096"),
+        (CreateOptions(size=16 * MIB, block_size=2048, inode_ratio=1024), RebuildOptions(inode_size=2048), "-N"),
     ],
 )
 def test_a_value_that_stays_and_does_not_fit_any_more(
