@@ -12,7 +12,7 @@ __all__ = ["can_mount", "is_loaded"]
 def is_loaded(kind: str) -> bool:
     """Return True if the kernel has a filesystem of this kind, loaded already."""
     try:
-        with open("/proc/filesystems", encoding="ascii", errors="replace") as file:
+        with open("/proc/filesystems", encoding="utf-8", errors="replace") as file:
             return any(line.split()[-1:] == [kind] for line in file)
     except OSError:
         return False

@@ -99,6 +99,7 @@ class _Launch(NamedTuple):
             served.note_faults()
             return code
         finally:
+            served.root_device = layers.root_device
             served.close()
 
     def _as_user(self, plan: RunPlan) -> int:

@@ -17,7 +17,16 @@ from ...errors import SifkitError
 from .. import sys
 from .server import Server
 
-__all__ = ["ServerProcess", "mount_fuse", "report_error", "serve_in_child", "start_server"]
+__all__ = [
+    "IGNORED",
+    "ServerProcess",
+    "close_inherited",
+    "mount_fuse",
+    "replace_by_nothing",
+    "report_error",
+    "serve_in_child",
+    "start_server",
+]
 
 DEVICE = "/dev/fuse"
 SERVER_NAME = "sifkit-fuse"
@@ -156,7 +165,7 @@ def _serve(open_server: Callable[[], Server], threads: int, before: Callable[[],
         _leave_pipes()
         server = open_server()
         server.report_fault = partial(_report_fault, answer)
-        _close_inherited()
+        close_inherited()
         _follow_reader(answer)
         os.write(answer, READY)
         code = _serve_until_unmounted(server, threads, answer)
@@ -205,17 +214,18 @@ def _show_name() -> None:
 
 def _leave_pipes() -> None:
     """Close input and output: whoever reads the command's output sees its end, though the server goes on."""
-    _replace_by_nothing(0, 1)
+    replace_by_nothing(0, 1)
 
 
-def _replace_by_nothing(*files: int) -> None:
+def replace_by_nothing(*files: int) -> None:
+    """Open the null device as these descriptors."""
     nothing = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
     for file in files:
         os.dup2(nothing, file)
     os.close(nothing)
 
 
-def _close_inherited() -> None:
+def close_inherited() -> None:
     """Close the caller's files, such as pipes of his shell: all but ours, which are closed on exec, and the standard ones."""
     for name in os.listdir("/proc/self/fd"):
         if (file := int(name)) > 2:
@@ -232,7 +242,7 @@ def _follow_reader(answer: int) -> None:
         poll = select.poll()
         poll.register(answer, 0)
         if poll.poll(0):  # POLLERR: no reader is left
-            _replace_by_nothing(2)
+            replace_by_nothing(2)
 
     signal.signal(signal.SIGIO, on_change)
     fcntl.fcntl(answer, fcntl.F_SETOWN, os.getpid())

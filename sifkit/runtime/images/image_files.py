@@ -65,6 +65,23 @@ class ImageFiles:
         for upper in self._uppers.keys() - kept:
             os.close(self._uppers.pop(upper)[0])
 
+    def leave_directory(self, device: int) -> None:
+        """Leave the lock of the directory to a process of its own while others have their root on ``device``, and say so."""
+        if not self.locked_directory:
+            return
+        from ..container.left_behind import keep_until_ended
+
+        if keep_until_ended(device, before=partial(self.close_others, ())):
+            self.note_left_directory(device)
+
+    def note_left_directory(self, device: int) -> None:
+        """Say once, if a directory is locked, that processes with their root on ``device`` still use it."""
+        if self.locked_directory:
+            from ..container.left_behind import still_used
+
+            self.notify(still_used(self.locked_directory, device))
+            self.locked_directory = ""
+
     @property
     def has_locks(self) -> bool:
         """Return True if an image is locked for reading, or a directory for writing."""

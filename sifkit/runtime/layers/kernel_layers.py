@@ -18,6 +18,7 @@ from ..container.mount_points import real_directory
 from ..errors import LaunchError, failed_call, unmounted, unwritten
 from ..images.image_files import ImageFiles
 from ..planning.run_plan import DataImage, Layer, Upper
+from .session import device_of
 
 __all__ = ["KernelLayers"]
 
@@ -137,7 +138,7 @@ class KernelLayers:
         Raises LaunchError if one of them stays, or if what was written last is not on storage.
         """
         failed: LaunchError | None = None
-        device = os.stat(self._mounted[-1][1]).st_dev if self._mounted else 0
+        device = self.root_device or (device_of(self._mounted[-1][1]) if self._mounted else 0)
         while self._mounted:
             name, point = self._mounted.pop()
             try:
@@ -159,7 +160,7 @@ class KernelLayers:
             if written.image is None:
                 continue
             if not _is_released(written.device):
-                from .left_behind import still_used  # its loop device has the open file, and with it the lock
+                from ..container.left_behind import still_used  # its loop device has the open file, and with it the lock
 
                 self.notify(still_used(written.upper.name, device))
             try:
@@ -167,6 +168,8 @@ class KernelLayers:
             except OSError as error:
                 failed = failed or unwritten(written.upper.name, error)
         failed = self._cut_image() or failed
+        if self._is_joined:
+            self.images.leave_directory(self.root_device)
         if failed is not None:
             raise failed
 

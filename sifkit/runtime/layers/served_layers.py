@@ -26,7 +26,7 @@ from ..fuse.server import Server
 from ..fuse.tree_backend import TreeBackend
 from ..images.image_files import ImageFiles
 from ..planning.run_plan import DataImage, Layer, Mount, Upper
-from .session import Session
+from .session import Session, device_of
 
 __all__ = ["ServedLayers", "merged_layers"]
 
@@ -143,7 +143,7 @@ class ServedLayers:
             full = fullness(upper, os.statvfs(point))
             if full:
                 self.notify(full_note(upper, full))
-        device = self.root_device or (_device_of(self._mounted[-1]) if self._mounted else 0)
+        device = self.root_device or (device_of(self._mounted[-1]) if self._mounted else 0)
         for server, _ in self._servers:
             if (code := server.code_if_ended()) is not None:
                 self.notify(f"the image could not be read to the end: its server {_ended(code)}")
@@ -162,10 +162,8 @@ class ServedLayers:
             else:
                 server.leave()
                 is_left = True
-        if is_left and self.images.locked_directory:
-            from .left_behind import still_used
-
-            self.notify(still_used(self.images.locked_directory, device))
+        if is_left:
+            self.images.note_left_directory(device)
         failed: LaunchError | None = None
         for upper, (server, _) in self._writers.items():
             try:
@@ -208,7 +206,7 @@ class ServedLayers:
         from .writable_layer import full_note
 
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
-            from .left_behind import still_used
+            from ..container.left_behind import still_used
 
             server.leave()
             self.notify(still_used(upper.name, device))
@@ -265,14 +263,6 @@ def _fsck(upper: Upper) -> str:
     from ..images.image_place import ImagePlace
 
     return ImagePlace.of(upper).fsck("-fn")
-
-
-def _device_of(point: str) -> int:
-    """Return the device of a mounted root; 0 if nobody serves it any longer."""
-    try:
-        return os.stat(point).st_dev
-    except OSError:
-        return 0
 
 
 def _ended(code: int) -> str:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from .. import sys
 from ..errors import LaunchError
 
-__all__ = ["Session", "mount_session", "unused_directory"]
+__all__ = ["Session", "device_of", "mount_session", "unused_directory"]
 
 CANDIDATES = ("/srv", "/media", "/boot", "/mnt", "/opt", "/var", "/home")
 """Directories that hosts have by the Filesystem Hierarchy Standard; none of them is needed by a run that does not name it."""
@@ -59,3 +59,11 @@ def mount_session(place: str) -> Session:
     os.mkdir(session.points, 0o755)
     os.mkdir(session.files, 0o755)
     return session
+
+
+def device_of(point: str) -> int:
+    """Return the device of a mounted root; 0 if nobody serves it any longer."""
+    try:
+        return os.stat(point).st_dev
+    except OSError:
+        return 0
