@@ -44,8 +44,8 @@ class ImageFiles:
         self.notify = notify
         self._layers: dict[Layer, int] = {}
         self._uppers: dict[Upper, tuple[int, ImagePlace]] = {}
-        self._directory: int | None = None
-        """Descriptor that holds the lock of a directory; servers keep it as well, until the container ends."""
+        self._directories: list[int] = []
+        """Descriptors that hold the locks of an overlay directory; servers keep them as well, until the container ends."""
         self.locked_directory = ""
         """Name of that directory."""
 
@@ -55,8 +55,8 @@ class ImageFiles:
             if os.fstat(fd).st_nlink == 0:
                 self.notify(f"{place.name} was deleted or replaced during the run: what was written to it is lost")
         self.close_others(())
-        if self._directory is not None:
-            os.close(self._directory)
+        for fd in self._directories:
+            os.close(fd)
 
     def close_others(self, kept: Collection[Layer | Upper]) -> None:
         """Close all but some: a server has no part in the locks of what others serve."""
@@ -239,16 +239,17 @@ class ImageFiles:
     def _lock_directory(self, upper: Upper) -> None:
         """Lock a directory that is written to: a second overlayfs would take the work directory away from the first.
 
-        Raises ImageInUseError. What else is wrong with it is said where it is mounted.
+        The upper directory is locked as well: it may be given with another work directory. Raises ImageInUseError. What else is
+        wrong with it is said where it is mounted.
         """
         from ...in_use import lock_directory
 
-        work = f"{upper.path}/{upper.work}"
-        with suppress(OSError):
-            os.makedirs(work, 0o755, exist_ok=True)
-            name = upper.name if upper.upper == "upper" else f"{upper.path}/{upper.upper}"
-            self._directory = lock_directory(work, shown=show(name))
-            self.locked_directory = name
+        name = upper.name if upper.upper == "upper" else f"{upper.path}/{upper.upper}"
+        for part in (upper.work, upper.upper):
+            with suppress(OSError):
+                os.makedirs(f"{upper.path}/{part}", 0o755, exist_ok=True)
+                self._directories.append(lock_directory(f"{upper.path}/{part}", shown=show(name)))
+                self.locked_directory = name
 
     def _replace_marks(self, upper: Upper, *, for_root: bool) -> None:
         """Replace the marks of fuse-overlayfs in a directory that is written to. Raises LaunchError."""

@@ -25,6 +25,21 @@ from .....support.tools import run
 Opener = Callable[[ImageFiles], object]
 
 
+def test_upper_directories_and_work_directories_have_one_writer_each(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    first = Upper(kind="directory", path=str(tmp_path), upper="one", work="work-1")
+    with closing(ImageFiles(print)) as files:
+        files.open((), first, for_kernel=False)
+        for other in (first._replace(work="work-2"), first._replace(upper="two")):
+            with closing(ImageFiles(print)) as others:
+                expected = f"/{other.upper} is in use: locked for writing by process {os.getpid()} "
+                with pytest.raises(ImageInUseError, match=expected):
+                    others.open((), other, for_kernel=False)
+    with closing(ImageFiles(print)) as files:
+        files.open((), first, for_kernel=False)
+
+
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr("sifkit.runtime.images.image_files.END_SECONDS", 0)
