@@ -66,7 +66,7 @@ def start_of(command: Command, environment: ContainerEnvironment, facts: Contain
     given = (*environment.injected.values(), environment.prepend_path, environment.append_path)
     evaluated = environment.is_evaluated and any(needs_evaluation(value) for value in given)
     if (facts.shell or facts.bash) and (facts.scripts or evaluated):
-        script, variables = _script(environment, extra)
+        script, variables = _script(environment, extra, shown=show(words[0]))
         shell = ("/bin/bash", "--norc") if facts.bash else ("/bin/sh",)
         return Start((*shell, "-c", script, program, *words), {**variables, **fixed}, notes)
     variables = dict(fixed)
@@ -135,8 +135,11 @@ def _finish(environment: ContainerEnvironment, variables: dict[str, str]) -> Non
         variables["LD_LIBRARY_PATH"] = ":".join([*libraries, LIBRARY_PATH])
 
 
-def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """Return the script for the shell of the container, and the variables with its values."""
+def _script(environment: ContainerEnvironment, extra: Mapping[str, str], *, shown: str) -> tuple[str, dict[str, str]]:
+    """Return the script for the shell of the container, and the variables with its values.
+
+    ``shown``: the program of the command, for messages.
+    """
     variables: dict[str, str] = {}
 
     def value_of(text: str) -> str:
@@ -153,6 +156,7 @@ def _script(environment: ContainerEnvironment, extra: Mapping[str, str]) -> tupl
     inject = [f"export {assignment(name, value)}" for name, value in environment.injected.items()]
     inject += [assignment(PREPENDED, environment.prepend_path), assignment(APPENDED, environment.append_path)]
     final = [f'export {name}="${value_of(value)}"' for name, value in extra.items()]
+    named = value_of(shown)
     held, first = " ".join(variables), len(variables)
     passed = [name for name in environment.passed if is_variable_name(name)]
     final += [f"export {name}" for name in READ_ONLY if name in passed]
@@ -199,9 +203,9 @@ case ":${{LD_LIBRARY_PATH-}}:" in
 esac
 _sifkit_find() {{
 case $1 in
-*/*) [ -e "$1" ] || {{ printf '%s: %s: no such file in the container\\n' "$0" "$1" >&2; exit 255; }}
-[ ! -d "$1" ] || {{ printf '%s: %s: is a directory\\n' "$0" "$1" >&2; exit 255; }}
-[ -f "$1" ] && [ -x "$1" ] || {{ printf '%s: %s: permission denied\\n' "$0" "$1" >&2; exit 255; }}
+*/*) [ -e "$1" ] || {{ printf '%s: %s: no such file in the container\\n' "$0" "${named}" >&2; exit 255; }}
+[ ! -d "$1" ] || {{ printf '%s: %s: is a directory\\n' "$0" "${named}" >&2; exit 255; }}
+[ -f "$1" ] && [ -x "$1" ] || {{ printf '%s: %s: permission denied\\n' "$0" "${named}" >&2; exit 255; }}
 return;;
 esac
 IFS=:
@@ -209,7 +213,7 @@ set -f
 for _sifkit_file in $PATH; do
 if [ -f "${{_sifkit_file:-.}}/$1" ] && [ -x "${{_sifkit_file:-.}}/$1" ]; then return; fi
 done
-printf '%s: %s: executable file not found in $PATH\\n' "$0" "$1" >&2
+printf '%s: %s: executable file not found in $PATH\\n' "$0" "${named}" >&2
 exit 255
 }}
 _sifkit_find "$@"

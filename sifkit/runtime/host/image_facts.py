@@ -344,10 +344,16 @@ def _directory_facts(argument: RunOverlay, path: str) -> OverlayFacts:
 
 
 def _takes_changes(upper: Upper) -> bool:
-    """Return True if the caller may write to both directories of a layer, or make those that are missing."""
+    """Return True if the caller may write to both directories of a layer, or make those that are missing.
+
+    Another file or a symlink in their place is left to the launch, which refuses it by its name.
+    """
     for name in (upper.upper, upper.work):
         path = f"{upper.path}/{name}"
-        if not os.access(path if os.path.lexists(path) else upper.path, os.W_OK | os.X_OK):
+        is_there = os.path.lexists(path)
+        if is_there and not stat.S_ISDIR(os.lstat(path).st_mode):
+            continue
+        if not os.access(path if is_there else upper.path, os.W_OK | os.X_OK):
             return False
     work = f"{upper.path}/{upper.work}"
     try:  # overlayfs empties what it has made there the last time, which another user may not, but the owner removes it

@@ -247,6 +247,8 @@ def test_large_environments_and_names_of_our_own(tmp_path: Path, shell: str) -> 
         ("/no/such", b"sifkit exec: /no/such: no such file in the container\n"),
         ("/etc/passwd", b"sifkit exec: /etc/passwd: permission denied\n"),
         ("/etc", b"sifkit exec: /etc: is a directory\n"),
+        ("\x1b[2J\nno", b"sifkit exec: \\x1b[2J\\nno: executable file not found in $PATH\n"),
+        ("/\x1b[2J\n", b"sifkit exec: /\\x1b[2J\\n: no such file in the container\n"),
     ],
 )
 def test_commands_that_cannot_start_exit_255(tmp_path: Path, word: str, message: bytes) -> None:

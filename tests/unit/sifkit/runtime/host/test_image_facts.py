@@ -49,6 +49,14 @@ def test_a_directory_is_written_to_if_both_of_its_own_can_be(tmp_path: Path, unw
         unwritable.remove(name)
 
 
+def test_what_is_no_directory_in_an_overlay_is_not_said_to_be_unwritable(tmp_path: Path) -> None:
+    for name in ("upper", "work"):
+        over = tmp_path / name
+        over.mkdir()
+        (over / name).symlink_to("missing")
+        assert overlay_facts(RunOverlay(str(over))).is_writable  # the launch refuses the link by its name
+
+
 def test_two_directories_are_read_where_they_cannot_be_written_to(tmp_path: Path, unwritable: set[str]) -> None:
     (tmp_path / "a").mkdir()
     (tmp_path / "b").mkdir()
