@@ -92,8 +92,7 @@ def command(
     for warning in found.warnings:
         console.warn(f"{show(image)}: {warning}")
     if console.json:
-        text = found.metadata.json_text(head={"sifkit": JSON_SCHEMA})
-        console.write(text.encode("utf-8") + b"\n")
+        console.write_json(found.metadata.json_text(head={"sifkit": JSON_SCHEMA}))
         return
     shown = list(_lines(found.metadata, app, list_apps=list_apps))
     for line in shown:

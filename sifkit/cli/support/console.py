@@ -21,6 +21,8 @@ Fields = dict[str, Any]
 """JSON object."""
 
 JSON_SCHEMA = 1
+JSON_ESCAPES = {code: f"\\u{code:04x}" for code in range(0x7F, 0xA0)}
+"""Control characters that JSON may have in strings as they are: DEL, and those of which terminals know a few, as CSI."""
 CLOSED = "write error: Bad file descriptor"
 """Message where standard output is closed, as coreutils has it."""
 
@@ -151,7 +153,13 @@ class Console:
 
     def emit_raw(self, fields: Fields) -> None:
         """Write a JSON object to stdout as it is."""
-        self.write(_json_encoder().encode(fields).encode("utf-8", "replace") + b"\n")
+        self.write_json(_json_encoder().encode(fields))
+
+    def write_json(self, text: str) -> None:
+        """Write JSON to stdout; on a terminal the control characters that JSON leaves in strings are escaped."""
+        if self.out_is_terminal:
+            text = text.translate(JSON_ESCAPES)
+        self.write(text.encode("utf-8", "replace") + b"\n")
 
     def note(self, text: str) -> None:
         """Print a line for the user; -q hides it."""

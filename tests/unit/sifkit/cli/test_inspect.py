@@ -67,6 +67,9 @@ def test_what_an_app_cannot_have(run):
 def test_on_a_terminal_control_characters_are_escaped(run, monkeypatch):
     monkeypatch.setattr("sifkit.cli.support.console.Console.out_is_terminal", True)
     assert run("inspect", "-r", "box")[1] == '#!/bin/sh\n\n\techo "$@" \\x01\\x7f\\x08\\u2028\n\n\n\\xff\n'
+    (Path("box/.singularity.d") / "labels.json").write_text('{"a": "\x7f\x9b2J"}')
+    out = run("inspect", "--json", "box")[1]
+    assert "\\u007f\\u009b2J" in out and json.loads(out)["data"]["attributes"]["labels"] == {"a": "\x7f\x9b2J"}
 
 
 def test_nothing_to_show_is_a_note(run, tmp_path, monkeypatch):

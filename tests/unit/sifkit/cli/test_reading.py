@@ -232,12 +232,15 @@ def test_names_are_escaped_on_a_terminal_only(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "a\x1b[31m\nb").touch()
+    (tmp_path / "source" / "c\x7f\x9b2J").touch()
     assert run("-q", "overlay", "create", "--layout", "data", "--from-dir", "source", "a.img")[0] == 0
     assert "/a\x1b[31m\nb\n" in run("find", "a.img")[1]
+    assert "c\x7f\x9b2J" in run("find", "--json", "a.img")[1]
     monkeypatch.setattr("sifkit.cli.support.console._is_terminal", lambda stream: True)
     for words in (["find", "a.img"], ["tree", "a.img"], ["ls", "-l", "a.img"], ["du", "-a", "a.img"]):
         out = run(*words)[1]
         assert "\x1b[31m" not in out and "\\033[31m" in out
+    assert "c\\u007f\\u009b2J" in run("find", "--json", "a.img")[1]
 
 
 def test_one_that_is_not_there_does_not_keep_the_others_from_being_shown(run, image):
