@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 __all__ = ["HostDiskFullError", "moved_error", "prepare"]
 
-MESSAGE_BYTES = 65_536
 FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -56,7 +55,7 @@ def prepare(fd: int, place: ImagePlace, *, check: bool = False, normalize: bool 
     os.close(answer)
     try:
         with open(report, "rb") as file:
-            raw = file.read(MESSAGE_BYTES)
+            raw = file.read()
     finally:
         os.waitpid(pid, 0)  # also after Ctrl-C, which it has got as well: it has the lock
     found = json.loads(raw or b'{"error": "the check has ended without an answer"}')
@@ -80,7 +79,8 @@ def _prepare_in_child(work: Callable[[], str], answer: int) -> NoReturn:
         text = str(error) if isinstance(error, OSError | SifkitError) or _is_ext3_error(error) else repr(error)
         found = {"full" if getattr(error, "errno", None) in FULL else "error": text}
     try:
-        os.write(answer, json.dumps(found).encode()[:MESSAGE_BYTES])
+        with open(answer, "wb") as file:  # a path in a hostile image may be longer than a pipe takes at once
+            file.write(json.dumps(found).encode())
     finally:
         os._exit(0)
 

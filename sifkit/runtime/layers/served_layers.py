@@ -14,6 +14,7 @@ from functools import partial
 from typing import Any
 
 from ...errors import SifkitError, shell_quote, show
+from ...vfs.errors import TreePathError
 from ...vfs.file_tree import FileTree
 from ...vfs.host_tree import HostTree
 from ...vfs.resolve import Resolver, is_dir
@@ -317,7 +318,11 @@ def _open_layer(layer: Layer) -> FileTree[Any]:
             tree = _open_ext3(layer)
         if not layer.subdirectory:
             return tree
-        top = Resolver(tree).lookup(os.fsencode(layer.subdirectory), follow=False)
+        try:
+            top = Resolver(tree).lookup(os.fsencode(layer.subdirectory), follow=False)
+        except TreePathError as error:
+            message = f"{show(layer.name)}: {show(layer.subdirectory)}/ cannot be used: {error.reason}"
+            raise LaunchError(message, path=layer.path) from error
         if not is_dir(tree.stat(top)):
             raise LaunchError(f"{show(layer.name)}: {show(layer.subdirectory)} is not a directory")
         from ...vfs.subtree import Subtree

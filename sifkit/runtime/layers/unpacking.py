@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import stat
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -35,7 +35,6 @@ Notify = Callable[[str], None]
 ProgressOf = Callable[[], AbstractContextManager[Progress]]
 FORM = b"sifkit 1\n"
 """Changes whenever the same images are unpacked into other files."""
-MESSAGE_BYTES = 65_536
 MOST_TRIES = 3
 SECTOR, BLOCK = 512, 4096
 ROOM = "set APPTAINER_CACHEDIR to a directory with more room, or remove what is not needed there: see sifkit doctor"
@@ -201,7 +200,7 @@ def _in_child(work: Callable[[], str]) -> str:
     os.close(answer)
     try:
         with open(report, "rb") as file:
-            message = file.read(MESSAGE_BYTES)
+            message = file.read()
     except BaseException:
         os.kill(pid, signal.SIGTERM)
         os.waitpid(pid, 0)
@@ -227,8 +226,7 @@ def _work(work: Callable[[], str], answer: int, parent: int) -> NoReturn:
         signal.signal(signal.SIGTERM, _end)
         sys.set_parent_death_signal(signal.SIGTERM)
         if os.getppid() == parent:  # else it has died before
-            found = {"found": work()}
-            os.write(answer, json.dumps(found).encode())
+            _answer(answer, {"found": work()})
             code = 0
     except KeyboardInterrupt:
         pass
@@ -237,6 +235,12 @@ def _work(work: Callable[[], str], answer: int, parent: int) -> NoReturn:
             error = failed_call("the image cannot be unpacked", error)
         text = error.message if isinstance(error, SifkitError) else f"internal error: {type(error).__name__}: {error}"
         hint = error.hint if isinstance(error, SifkitError) else ""
-        os.write(answer, json.dumps({"error": text, "hint": hint}).encode()[:MESSAGE_BYTES])
+        _answer(answer, {"error": text, "hint": hint})
     finally:
         os._exit(code)
+
+
+def _answer(answer: int, found: Mapping[str, str]) -> None:
+    """Write an answer for the parent. A path in a hostile image may be longer than a pipe takes at once."""
+    with open(answer, "wb") as file:
+        file.write(json.dumps(found).encode())
