@@ -19,6 +19,7 @@ __all__ = [
     "is_container_image",
     "is_image",
     "is_sif",
+    "read_head",
 ]
 
 Format = Literal["empty", "ext", "sif", "squashfs", "unknown"]
@@ -31,9 +32,16 @@ def file_format(path: HostPath) -> Format:
 
     "ext" is ext2 or ext3: a filesystem with features of ext4 is "unknown".
     """
-    with open(path, "rb") as file:
-        size = os.fstat(file.fileno()).st_size
-        return head_format(file.read(HEAD_BYTES), size)
+    return head_format(read_head(path), os.stat(path).st_size)
+
+
+def read_head(path: HostPath, size: int = HEAD_BYTES) -> bytes:
+    """Return the first bytes of a file. Raises OSError, which names it."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(size)
+    except OSError as error:  # where opening fails, it does already
+        raise OSError(error.errno, error.strerror, os.fsdecode(path)) from error
 
 
 def head_format(head: bytes, size: int) -> Format:
@@ -69,8 +77,7 @@ def image_kind(path: HostPath) -> Literal["sif", "squashfs"] | None:
         raise FormatError(f"{show(name)} is a directory, not an image", path=name, hint=hint)
     if not stat.S_ISREG(found.st_mode) and not stat.S_ISBLK(found.st_mode):
         raise FormatError(f"{show(name)} is neither a regular file nor a block device", path=name, hint="give an image file")
-    with open(name, "rb") as file:
-        return _other_format(file.read(64))
+    return _other_format(read_head(name, 64))
 
 
 def is_image(path: HostPath) -> bool:

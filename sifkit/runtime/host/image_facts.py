@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar
 from ext3 import hostio
 
 from ...errors import FormatError, InputError, NotYetError, UsageError, shell_quote, show
-from ...overlay.images.image_format import image_kind
+from ...overlay.images.image_format import image_kind, read_head
 from ..images.ext3_state import EXT_MAGIC, SUPERBLOCK, SUPERBLOCK_OFFSET, is_ext3, magic_of
 from ..planning.request import DataImageFacts, ImageFacts, OverlayFacts, PathKind
 from ..planning.run_plan import Layer, LayerKind, Upper
@@ -147,8 +147,7 @@ def _file_kind(name: str) -> Literal["sif", "squashfs", "ext3"]:
     kind = image_kind(name)
     if kind is not None:
         return kind
-    with open(name, "rb") as file:
-        head = file.read(SUPERBLOCK_OFFSET + SUPERBLOCK.size)
+    head = read_head(name, SUPERBLOCK_OFFSET + SUPERBLOCK.size)
     if not is_ext3(head):
         raise FormatError(f"{show(name)} {_other_kind(head)}", path=name, hint=_other_hint(head, name))
     return "ext3"
