@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from sifkit.runtime.layers.served_layers import LEFT_BEHIND_SECONDS
+from sifkit.runtime.container.left_behind import LEFT_BEHIND_SECONDS
 from sifkit.runtime.planning.run_plan import Layer, Upper
 from tests.support.plan_runner import plan_of, start_plan
 from tests.support.squashfs_images import make_squashfs

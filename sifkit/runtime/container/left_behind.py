@@ -12,7 +12,7 @@ from typing import NoReturn
 from ...errors import show
 from .. import sys
 
-__all__ = ["keep_until_ended", "processes_in", "still_used"]
+__all__ = ["LEFT_BEHIND_SECONDS", "keep_until_ended", "processes_in", "still_used"]
 
 NAMED = 5
 """Processes that are named at most."""

@@ -20,6 +20,7 @@ from ...vfs.host_tree import HostTree
 from ...vfs.resolve import Resolver, is_dir
 from .. import sys
 from ..container.container_mounts import add_mount_points
+from ..container.left_behind import LEFT_BEHIND_SECONDS, still_used
 from ..container.mount_points import TreeRoot
 from ..errors import LaunchError, failed_call, unmounted, unwritten
 from ..fuse.mounting import ServerProcess, mount_fuse, report_error, serve_in_child, start_server
@@ -31,8 +32,6 @@ from .session import Session, device_of
 
 __all__ = ["ServedLayers", "merged_layers"]
 
-LEFT_BEHIND_SECONDS = 1.0
-"""Time in which the last processes of a container end after its command."""
 CACHE_BYTES = 4 << 20
 """Data blocks that a server of a squashfs keeps: the kernel keeps what files consist of."""
 _opened = ExitStack()
@@ -207,8 +206,6 @@ class ServedLayers:
         from .writable_layer import full_note
 
         if not server.is_unmounted(LEFT_BEHIND_SECONDS):
-            from ..container.left_behind import still_used
-
             server.leave()
             self.notify(still_used(upper.name, device))
             return
