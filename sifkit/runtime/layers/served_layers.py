@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
@@ -153,11 +154,12 @@ class ServedLayers:
         while self._mounted:
             with suppress(OSError):
                 sys.umount(self._mounted.pop(), sys.MNT_DETACH)
+        until = time.monotonic() + LEFT_BEHIND_SECONDS
         is_left = False
         while self._servers:
             server, _ = self._servers.pop()
             # one that ends later has the image or the directory locked, and the next run finds it in use
-            if self.images.has_locks and server.is_unmounted(LEFT_BEHIND_SECONDS):
+            if self.images.has_locks and server.is_unmounted(until - time.monotonic()):
                 server.wait()
             else:
                 server.leave()
@@ -167,7 +169,7 @@ class ServedLayers:
         failed: LaunchError | None = None
         for upper, (server, _) in self._writers.items():
             try:
-                self._finish_writer(upper, server, device)
+                self._finish_writer(upper, server, device, until)
             except LaunchError as error:
                 failed = failed or error
         if failed is not None:
@@ -197,15 +199,18 @@ class ServedLayers:
             raise failed_call(f"{show(upper.name)} cannot be served", error, hint=hint) from error
         return point
 
-    def _finish_writer(self, upper: Upper, server: ServerProcess, device: int) -> None:
-        """Wait until all is written. ``device``: of the container's root. Raises LaunchError if it cannot be."""
+    def _finish_writer(self, upper: Upper, server: ServerProcess, device: int, until: float) -> None:
+        """Wait until all is written. Raises LaunchError if it cannot be.
+
+        ``device``: of the container's root. ``until``: to when processes are waited for that are in it.
+        """
         if upper.is_layer and not (self._is_joined or self.root_device):  # something else has failed before the first change
             server.wait()
             return
         from ..fuse.writable_server import COMMIT_SECONDS, FULL
         from .writable_layer import full_note
 
-        if not server.is_unmounted(LEFT_BEHIND_SECONDS):
+        if not server.is_unmounted(until - time.monotonic()):
             server.leave()
             self.notify(still_used(upper.name, device))
             return
