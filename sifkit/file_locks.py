@@ -19,7 +19,7 @@ from ext3.hostio import HostPath
 from .errors import IN_USE_HINT, ImageInUseError, show
 from .lock_wait import retry_in_use
 
-__all__ = ["LockState", "lock_range", "lock_state", "open_locked", "still_named"]
+__all__ = ["LockState", "lock_now", "lock_range", "lock_state", "open_locked", "still_named"]
 
 T = TypeVar("T")
 LockState = Literal["none", "read", "write", "unsupported"]
@@ -40,12 +40,13 @@ def lock_range(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: Ho
     open for writing. Returns False if the system or filesystem has no such locks. Raises ImageInUseError if another open file
     holds a conflicting lock.
     """
+    return retry_in_use(partial(lock_now, fd, write=write, offset=offset, size=size, path=path))
+
+
+def lock_now(fd: int, *, write: bool, offset: int = 0, size: int = 0, path: HostPath = "") -> bool:
+    """Lock as ``lock_range`` does, and never wait: for what is left alone if others use it."""
     if sys.platform != "linux":
         return False
-    return retry_in_use(partial(_lock_now, fd, write, offset, size, path))
-
-
-def _lock_now(fd: int, write: bool, offset: int, size: int, path: HostPath) -> bool:
     import fcntl
 
     kind = fcntl.F_WRLCK if write else fcntl.F_RDLCK

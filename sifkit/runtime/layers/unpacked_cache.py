@@ -22,7 +22,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from typing import NamedTuple
 
 from ...errors import ImageInUseError, show
-from ...file_locks import lock_range
+from ...file_locks import lock_now, lock_range
 from .. import sys
 from ..errors import LaunchError, failed_call
 from .tree_removal import count_names, remove_tree
@@ -135,7 +135,7 @@ class UnpackedCache:
 
     def _try_lock(self, fd: int, key: str) -> bool:
         try:
-            lock_range(fd, write=True, path=key)
+            lock_now(fd, write=True, path=key)
         except ImageInUseError:
             return False
         return True
@@ -177,7 +177,7 @@ class UnpackedCache:
         with suppress(OSError):
             fd = os.open(f"{self.path}/locks/{key}.use", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
-                if lock_range(fd, write=True, path=key):
+                if lock_now(fd, write=True, path=key):
                     place = f"{self.path}/unfinished/{key}.{os.urandom(4).hex()}"
                     os.rename(f"{self.path}/trees/{key}", place)
                     remove_tree(place)
@@ -193,7 +193,7 @@ class UnpackedCache:
             with suppress(OSError):
                 fd = os.open(f"{self.path}/locks/{key}", os.O_RDWR | os.O_CLOEXEC)
                 try:
-                    if lock_range(fd, write=True, path=key):  # else the filesystem cannot tell
+                    if lock_now(fd, write=True, path=key):  # else the filesystem cannot tell
                         remove_tree(f"{self.path}/unfinished/{name}")
                         if key.startswith(ONE_RUN):
                             self.forget_lock(key)

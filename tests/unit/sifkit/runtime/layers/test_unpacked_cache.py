@@ -16,7 +16,7 @@ from sifkit.runtime.layers.tree_removal import count_names, remove_tree
 from sifkit.runtime.layers.unpacked_cache import CachedTree, UnpackedCache, cached_trees
 from sifkit.runtime.planning.run_plan import Layer
 
-KEY = "k" * 64
+KEY, OTHER = "k" * 64, "o" * 64
 
 
 def image_of(path: Path, offset: int = 0, size: int | None = None) -> OpenImage:
@@ -169,3 +169,16 @@ def test_trees_of_any_depth_and_mode_are_removed(tmp_path: Path) -> None:
     remove_tree(str(top))
     remove_tree(str(top))
     assert not top.exists() and kept.exists()
+
+
+def test_trees_that_others_make_or_use_are_left_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = UnpackedCache(str(tmp_path / "cache"))
+    tree_in(cache)
+    pauses: list[float] = []
+    monkeypatch.setattr("time.sleep", pauses.append)
+    with ExitStack() as used, cache.locked(OTHER, print), cache.new_tree(OTHER) as place:
+        assert cache.use(KEY, used) is not None
+        cache.remove_unfinished()
+        os.mkdir(f"{place}/root")
+        cache.add(place, CachedTree(OTHER, "image", 5))
+    assert {tree.key for tree in cached_trees(cache.path)} == {KEY, OTHER} and not pauses
