@@ -69,6 +69,9 @@ def unjoined(upper: Upper | None, error: OSError | None = None, point: str = "")
 
     It makes its work directory anew at each start: an image in which there is no room for that is what is usually wrong.
     """
+    if error is not None and error.errno == errno.ELOOP:
+        what = "the layers cannot be joined: of the directories given as image and overlays, one lies in another"
+        return LaunchError(what, hint="move the overlay out of the image")
     if upper is None or upper.kind != "image":
         what = "the kernel's overlayfs cannot join the layers"
         hint = "see: sifkit doctor"

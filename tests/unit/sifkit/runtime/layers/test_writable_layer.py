@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 
 import pytest
 
-from sifkit.runtime.layers.writable_layer import full_note, fullness
+from sifkit.runtime.layers.writable_layer import full_note, fullness, unjoined
 from sifkit.runtime.planning.run_plan import Upper
 
 IMAGE, MEMORY = Upper(kind="image", path="/a b.img"), Upper(kind="tmpfs", size=64 << 20)
@@ -39,3 +40,9 @@ def test_notes_name_what_helps() -> None:
     assert full_note(IMAGE, "inodes") == (
         "/a b.img is full (inodes); make it larger with: sifkit overlay resize '/a b.img' --size +1G"
     )
+
+
+@pytest.mark.parametrize("upper", [None, Upper(kind="directory", path="/box/over")])
+def test_layers_in_each_other_are_named_as_such(upper: Upper | None) -> None:
+    error = unjoined(upper, OSError(errno.ELOOP, os.strerror(errno.ELOOP)))
+    assert "one lies in another" in error.message and error.hint
