@@ -10,7 +10,7 @@ import os
 import resource
 from collections.abc import Callable, Collection, Sequence
 from contextlib import ExitStack, closing
-from errno import EINVAL
+from errno import EINVAL, ENOSYS, EPERM
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -249,6 +249,8 @@ class _Launch(NamedTuple):
             sys.mount(None, "/", None, sys.MS_REC | sys.MS_SLAVE)
             sys.bind(root, root, recursive=True)  # a root of one layer may be no mount itself; pivot_root needs one
             mount_all(root, session.files, mounts_with_accounts(plan, root), self.notify, makes_missing=plan.upper is not None)
+            if "ipc" in plan.namespaces:
+                _leave_keyring(self.notify)
             if plan.hostname is not None:
                 sys.set_hostname(plan.hostname)
             start = self.start_of(plan, root)
@@ -270,6 +272,15 @@ class _Launch(NamedTuple):
             no_new_privileges=plan.no_new_privileges,
             before_exec=_last_steps(plan, self.notify),
         )
+
+
+def _leave_keyring(notify: Notify) -> None:
+    """Leave the keys of the caller's session, which are no part of an IPC namespace but pass secrets between processes, too."""
+    try:
+        sys.join_new_keyring()
+    except OSError as error:
+        if error.errno not in (ENOSYS, EPERM):  # no keys on this host, or a filter for all processes here and in the container
+            notify(f"the keys of your session can be used in the container: {error.strerror}")
 
 
 def _with_images(plan: RunPlan, add_image: Callable[[DataImage], str], images: Collection[DataImage] | None = None) -> RunPlan:

@@ -2,8 +2,8 @@
 
 Each raises OSError whose ``filename`` says what was tried. The standard library has ``unshare`` and ``setns`` since Python
 3.12.
-Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), seccomp(2), loop(4), proc(5), user_namespaces(7);
-Linux ``include/uapi/linux/loop.h``, ``include/uapi/linux/if.h``.
+Sources: mount(2), umount2(2), pivot_root(2), unshare(2), setns(2), prctl(2), seccomp(2), keyctl(2), loop(4), proc(5),
+user_namespaces(7); Linux ``include/uapi/linux/loop.h``, ``include/uapi/linux/if.h``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import signal
 import struct
 import sys
 import time
+from collections.abc import Mapping
 from typing import NamedTuple
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "drop_capabilities",
     "filesystem_magic",
     "fork",
+    "join_new_keyring",
     "mount",
     "name_process",
     "pivot_root",
@@ -85,6 +87,9 @@ NARROW = {"aarch64": "armv7l", "armv8l": "armv7l", "armv6l": "armv7l", "x86_64":
 """Machine whose system calls a program of 32 bits makes."""
 SECCOMP = {"x86_64": 317, "aarch64": 277, "riscv64": 277, "ppc64le": 358, "s390x": 348, "armv7l": 383, "i686": 354}
 """The same of seccomp(2)."""
+KEYCTL = {"x86_64": 250, "aarch64": 219, "riscv64": 219, "ppc64le": 271, "s390x": 280, "armv7l": 311, "i686": 288}
+"""The same of keyctl(2)."""
+KEYCTL_JOIN_SESSION_KEYRING = 1
 SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_SPEC_ALLOW = 1, 4
 SECCOMP_MODE_FILTER = 2
 BPF_INSTRUCTION_BYTES = 8
@@ -166,13 +171,26 @@ def bind(source: str | bytes, target: str | bytes, *, flags: int = 0, recursive:
 
 def pivot_root(new_root: str | bytes, put_old: str | bytes) -> None:
     """Make ``new_root`` the root directory, and mount the old one at ``put_old``."""
+    number = _system_call("pivot_root", PIVOT_ROOT)
+    _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+
+
+def _system_call(name: str, numbers: Mapping[str, int]) -> int:
+    """Return the number of a system call on this machine. Raises OSError (ENOSYS) if it is not known."""
     machine = os.uname().machine
     if struct.calcsize("P") == 4:  # a program of 32 bits; the kernel may have 64
         machine = NARROW.get(machine, machine)
-    number = PIVOT_ROOT.get(machine)
+    number = numbers.get(machine)
     if number is None:
-        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"pivot_root on {machine}")
-    _check(_libc.syscall(ctypes.c_long(number), os.fsencode(new_root), os.fsencode(put_old)), "pivot_root")
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS), f"{name} on {machine}")
+    return number
+
+
+def join_new_keyring() -> None:
+    """Give this process an empty session keyring, instead of the one with keys of its session, such as Kerberos tickets."""
+    number, operation = _system_call("keyctl", KEYCTL), ctypes.c_long(KEYCTL_JOIN_SESSION_KEYRING)
+    if _libc.syscall(ctypes.c_long(number), operation, None) < 0:
+        _check(-1, "keyctl")
 
 
 def fork() -> int:
