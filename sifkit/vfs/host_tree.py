@@ -34,6 +34,7 @@ HAS_XATTRS = hasattr(os, "listxattr")
 FOLLOW = hostio.READ_REGULAR & ~getattr(os, "O_NOFOLLOW", 0)
 """Flags to read a regular file that a symlink may lead to."""
 SECTOR = 512
+NAME_MAX = 255
 MAX_HELD_BYTES = 256 << 20
 """Most bytes held of a file whose size is not known before it is read."""
 READ_BYTES = 1 << 20
@@ -58,6 +59,8 @@ class HostTree:
             os.lstat(node)
         except FileNotFoundError:
             return None
+        except OSError as error:
+            raise _path_error(error, name) from error
         return node
 
     def scan_many(self, directories: Sequence[bytes], /, *, stats: bool = True) -> Iterator[TreeListing[bytes]]:
@@ -246,12 +249,22 @@ def host_stat(found: os.stat_result) -> TreeStat:
     )
 
 
+def _path_error(error: OSError, name: bytes) -> OSError:
+    """Return the error of a file in a directory, EIO for a path that is too long though the name is not.
+
+    Overlayfs takes ENAMETOOLONG of a layer for a name that is not there.
+    """
+    if error.errno != errno.ENAMETOOLONG or len(name) > NAME_MAX:
+        return error
+    return OSError(errno.EIO, "its path is longer than this system allows", error.filename)
+
+
 def _row(entry: os.DirEntry[bytes], *, stats: bool) -> TreeRow[bytes]:
     if stats:
         try:
             found = host_stat(entry.stat(follow_symlinks=False))
         except OSError as error:
-            return TreeRow(entry.name, entry.path, UNKNOWN, error, HAS_XATTRS)
+            return TreeRow(entry.name, entry.path, UNKNOWN, _path_error(error, entry.name), HAS_XATTRS)
         return TreeRow(entry.name, entry.path, file_type_of(found.mode), found, HAS_XATTRS)
     kind = UNKNOWN
     try:  # on some filesystems the type needs a call

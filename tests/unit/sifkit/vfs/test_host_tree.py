@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import sys
 import tarfile
 import threading
 from pathlib import Path
@@ -126,3 +127,24 @@ def test_the_content_of_what_is_no_regular_file(tmp_path: Path) -> None:
         HostTree(tmp_path).open_file(path)
     with pytest.raises(IsADirectoryError):
         HostContent(tmp_path).stat(os.fsencode(tmp_path))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="longest path of Linux")
+def test_a_file_with_too_long_a_path_is_not_missing(tmp_path: Path) -> None:
+    name, depth = "d" * 255, 0
+    above = os.open(tmp_path, os.O_RDONLY)
+    while len(os.fsencode(tmp_path)) + 256 * depth < 4096:
+        os.mkdir(name, dir_fd=above)
+        below = os.open(name, os.O_RDONLY, dir_fd=above)
+        os.close(above)
+        above, depth = below, depth + 1
+    os.close(above)
+    tree = HostTree(tmp_path)
+    node = b"/".join([os.fsencode(tmp_path), *[name.encode()] * (depth - 1)])
+    (row,) = next(iter(tree.scan_many([node]))).rows
+    with pytest.raises(OSError, match="its path is longer") as caught:
+        tree.find_name(node, name.encode())
+    for error in (caught.value, row.stat):
+        assert isinstance(error, OSError) and error.errno == errno.EIO
+    with pytest.raises(OSError, match="name too long"):
+        tree.find_name(tree.root, b"n" * 256)
