@@ -29,11 +29,11 @@ __all__ = [
     "Mount",
     "check_open_unused",
     "check_unused",
+    "directory_use",
     "fuse_servers",
     "host_name",
     "image_use",
     "in_use_error",
-    "lock_directory",
 ]
 
 MAX_DESCRIPTORS = 200_000
@@ -189,31 +189,10 @@ def check_open_unused(fd: int, *, span: tuple[int, int], shown: str) -> None:
     retry_in_use(check)
 
 
-def lock_directory(path: HostPath, *, shown: str) -> int:
-    """Lock a directory that is written to; return the descriptor that holds the lock, in forked processes, too.
-
-    The lock is one of flock(2): others need a file that is open for writing. ``shown``: what to call it in the error. Raises
-    ImageInUseError if another process has locked it, and OSError.
-    """
-    import fcntl
-
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-
-    def lock() -> None:
-        try:
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            found = os.fstat(fd)
-            holders = tuple(_lock_holders(os.fsdecode(path), found, None))
-            use = ImageUse("write", holders, place="unknown" if holders else _place_of_lock(found, None))
-            raise in_use_error(os.fsdecode(path), use, shown=shown) from error
-
-    try:
-        retry_in_use(lock)
-    except BaseException:
-        os.close(fd)
-        raise
-    return fd
+def directory_use(path: HostPath, found: os.stat_result) -> ImageUse:
+    """Return the use of a directory that another process has locked, by flock(2). ``found``: what stat says of it."""
+    holders = tuple(_lock_holders(os.fsdecode(path), found, None))
+    return ImageUse("write", holders, place="unknown" if holders else _place_of_lock(found, None))
 
 
 def _other_servers(found: os.stat_result, *, writers_only: bool) -> tuple[LockHolder, ...]:

@@ -78,7 +78,7 @@ STARTED = (
     "sifkit.overlay.images.filesystem_opening",
     "sifkit.overlay.images.opening",
 )
-"""What a start of ``sifkit exec`` and its servers load."""
+"""Modules that a start of ``sifkit exec`` and its servers load."""
 SLOW_TO_LOAD = ("dataclasses", "inspect", "json", "uuid", "subprocess", "tempfile", "shutil")
 
 

@@ -65,7 +65,7 @@ def launch(plan: RunPlan, *, start_of: StartOf, notify: Notify, progress: Progre
 
 
 class _Launch(NamedTuple):
-    """What all ways of a launch share. ``images``: those that are open and locked. The rest is as of ``launch``."""
+    """Launch in one of the ways of a plan. ``images``: those that are open and locked. The rest is as of ``launch``."""
 
     images: ImageFiles
     start_of: StartOf

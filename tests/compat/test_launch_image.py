@@ -190,7 +190,7 @@ def test_a_signal_or_five_seconds_commit_and_serving_goes_on(base: Layer, image:
 
 
 def has_survived(text: bytes, path: str, image: Path) -> bool:
-    """Whether a file would be there after a crash now. A copy that was made during a commit may be of no use."""
+    """Return True if a file would be there after a crash now. A copy that was made during a commit may be of no use."""
     copy = image.with_name("copy.img")
     copy.write_bytes(image.read_bytes())
     run("e2fsck", "-fp", copy, ok=range(16))

@@ -56,7 +56,7 @@ def find(tool: str) -> str | None:
 
 
 def has_ended(pid: int) -> bool:
-    """Whether a process has ended and let go of its files and locks: that it shows no open files comes before."""
+    """Return True if a process has ended and let go of its files and locks: that it shows no open files comes before."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] in "ZX"
     except (FileNotFoundError, ProcessLookupError):

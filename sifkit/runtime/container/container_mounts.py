@@ -6,11 +6,12 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import AnyStr, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 from ...errors import show
 from .. import sys
 from ..errors import LaunchError, unmounted
+from ..planning.binds import is_below
 from ..planning.run_plan import DataImage, Mount
 from .mount_points import Root, add_mount_point, find_link, resolve_below, root_at
 
@@ -77,7 +78,7 @@ def mounts_in_written_root(root: str, mounts: Iterable[Mount], home: str) -> lis
     found: list[Mount] = []
     for mount in mounts:
         is_home = mount.target == home and mount.kind in ("bind", "tmpfs")
-        if is_home and (above := _existing_above(root, home)) and not any(_is_in(above, one.target, "/") for one in found):
+        if is_home and (above := _existing_above(root, home)) and not any(is_below(above, one.target) for one in found):
             found.append(Mount(kind="tmpfs", target=above, size=HOME_BYTES, is_optional=True))
         found.append(mount)
     return found
@@ -255,7 +256,7 @@ class _DoneMount(NamedTuple):
 def _holder(mount: Mount) -> Literal["memory", "kernel", "host"]:
     if mount.kind == "tmpfs":
         return "memory"
-    if mount.kind != "bind" or mount.source == "/dev" or any(_is_in(mount.source, one, "/") for one in KERNEL_DIRECTORIES):
+    if mount.kind != "bind" or mount.source == "/dev" or any(is_below(mount.source, one) for one in KERNEL_DIRECTORIES):
         return "kernel"
     return "host"
 
@@ -276,7 +277,7 @@ def _target(root: str, mount: Mount, done: Sequence[_DoneMount], *, makes_missin
         return below
     if not mount.make_target:
         raise _MissingTargetError(mount.target, "with --writable it is not made: create it before the run")
-    holder = next((one.holder for one in reversed(done) if _is_in(below, one.target, b"/")), None)
+    holder = next((one.holder for one in reversed(done) if _is_in(below, one.target)), None)
     if holder == "kernel":
         raise _MissingTargetError(mount.target, "mount points are not made in /dev, /proc and /sys")
     is_made = mount.make_in_bind or not mount.is_optional if holder == "host" else makes_missing or holder == "memory"
@@ -295,8 +296,8 @@ def _target(root: str, mount: Mount, done: Sequence[_DoneMount], *, makes_missin
     return below
 
 
-def _is_in(path: AnyStr, directory: AnyStr, separator: AnyStr) -> bool:
-    return path == directory or path.startswith(directory + separator)
+def _is_in(path: bytes, directory: bytes) -> bool:
+    return path == directory or path.startswith(directory + b"/")
 
 
 def enter_root(root: str) -> None:

@@ -242,7 +242,7 @@ class ImageFiles:
         The upper directory is locked as well: it may be given with another work directory. Raises ImageInUseError. What else is
         wrong with it is said where it is mounted.
         """
-        from ...in_use import lock_directory
+        from ...directory_lock import lock_directory
 
         name = upper.name if upper.upper == "upper" else f"{upper.path}/{upper.upper}"
         for part in (upper.work, upper.upper):
